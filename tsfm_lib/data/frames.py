@@ -1,0 +1,217 @@
+"""Anything that holds series, as a SeriesSet: pandas, numpy, torch, ragged lists. Bad values are refused with the place they stand at."""
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from tsfm_lib.data.sets import Card, SeriesSet, season_of
+from tsfm_lib.errors import TsfmError
+
+IDS = ("unique_id", "item_id", "series_id")
+TIMES = ("ds", "timestamp", "date", "datetime", "time", "t")
+VALUES = ("y", "target", "value")
+_STEPS = {1: "D", 7: "W", **{d: "MS" for d in range(28, 32)}, **{d: "QS" for d in range(89, 93)}, 365: "YS", 366: "YS"}
+
+
+def frequency_of(stamps: pd.DatetimeIndex) -> str:
+    """The pandas alias of the most frequent step; "" when there is none.
+
+    >>> months, quarters_of_hours = pd.to_datetime(["2020-01-01", "2020-02-01"]), pd.date_range("2020", periods=9, freq="15min")
+    >>> frequency_of(months), frequency_of(quarters_of_hours)
+    ('MS', '15min')
+    """
+    if len(stamps) < 2:
+        return ""
+    steps, counts = np.unique(np.diff(stamps.to_numpy().astype("datetime64[s]").astype(np.int64)), return_counts=True)
+    seconds = int(steps[counts.argmax()])
+    days = stamps[:400].dayofweek
+    if seconds == 86400 and (days < 5).all() and len(stamps) > 7:
+        return "B"
+    if seconds % 86400 == 0:
+        return _STEPS.get(seconds // 86400, f"{seconds // 86400}D" if seconds > 0 else "")
+    for unit, size in (("h", 3600), ("min", 60), ("s", 1)):
+        if seconds > 0 and seconds % size == 0:
+            return unit if seconds == size else f"{seconds // size}{unit}"
+    return ""
+
+
+def as_stamps(column: Any, place: Callable[[int], str]) -> pd.DatetimeIndex | None:
+    """UTC time stamps without a zone; None for a plain counter."""
+    if isinstance(column, pd.PeriodIndex):
+        column = column.to_timestamp()
+    values = pd.Index(column)
+    if pd.api.types.is_numeric_dtype(values):
+        return None
+    try:
+        stamps = pd.to_datetime(values, utc=getattr(values, "tz", None) is not None)
+    except (ValueError, TypeError):
+        stamps = pd.to_datetime(values.astype(str), errors="coerce", format="mixed", utc=True)
+        if stamps.isna().any():
+            row = int(stamps.isna().argmax())
+            raise TsfmError(f"{place(row)}: {values[row]!r} is not a time stamp: write it like 2024-01-31 13:00:00") from None
+    if stamps.isna().any():
+        raise TsfmError(f"{place(int(stamps.isna().argmax()))}: the time stamp is missing: write it like 2024-01-31 13:00:00")
+    return stamps.tz_convert(None) if stamps.tz is not None else stamps
+
+
+def check_order(stamps: pd.DatetimeIndex, place: Callable[[int], str]) -> None:
+    """Stamps must rise strictly."""
+    steps = np.diff(stamps.to_numpy())
+    wrong = np.flatnonzero(steps <= np.timedelta64(0))
+    if wrong.size:
+        row = int(wrong[0]) + 1
+        kind = "repeats the one before" if stamps[row] == stamps[row - 1] else f"comes after {stamps[row - 1]}"
+        raise TsfmError(f"{place(row)}: time stamp {stamps[row]} {kind}, expected rising stamps: sort the rows and keep one row a time")
+
+
+def numbers(column: pd.Series, place: Callable[[int], str]) -> np.ndarray:
+    """A column as float64; the first cell that is not a number is named."""
+    if pd.api.types.is_numeric_dtype(column) or pd.api.types.is_bool_dtype(column):
+        values = column.to_numpy(dtype=np.float64, na_value=np.nan)
+    else:
+        parsed = pd.to_numeric(column, errors="coerce")
+        wrong = (parsed.isna() & column.notna()).to_numpy()
+        if wrong.any():
+            row = int(wrong.argmax())
+            raise TsfmError(f"{place(row)}: {column.iloc[row]!r} is not a number: leave missing values empty or write NaN")
+        values = parsed.to_numpy(dtype=np.float64, na_value=np.nan)
+    if np.isinf(values).any():
+        raise TsfmError(f"{place(int(np.isinf(values).argmax()))}: the value is infinite: write NaN for a missing value")
+    return values
+
+
+def make(
+    name: str,
+    series: Sequence[np.ndarray],
+    ids: Sequence[str],
+    channels: Sequence[str],
+    stamps: Sequence[pd.DatetimeIndex | None],
+    where: str,
+) -> SeriesSet:
+    """A SeriesSet without a catalogue row: its frequency is read off the stamps; empty and all-missing series are refused."""
+    if not series:
+        raise TsfmError(f"{where} holds no series: at least one is needed")
+    for values, label in zip(series, ids):
+        if not values.size:
+            raise TsfmError(f"{where}, series {label!r} is empty: drop it or give it values")
+        missing = np.isnan(values).all(axis=1)
+        if missing.any():
+            wide = len(series) == 1 and list(channels) != ["value"]
+            which = f"column {channels[int(missing.argmax())]!r}" if wide else f"series {label!r}"
+            raise TsfmError(f"{where}, {which} holds no number, only missing values: drop it")
+    frequency = next((frequency_of(s) for s in stamps if s is not None), "")
+    splits = "7:1:2" if len(series) == 1 else "last-horizon"
+    card = Card(name, frequency=frequency, season=season_of(frequency), splits=splits, note="your own data")
+    return SeriesSet(name, tuple(series), tuple(ids), tuple(channels), tuple(stamps), card)
+
+
+def _column(columns: Iterable, names: Sequence[str]) -> str | None:
+    lower = {str(c).lower(): c for c in columns}
+    return next((lower[n] for n in names if n in lower), None)
+
+
+def from_frame(
+    frame: pd.DataFrame,
+    name: str = "data",
+    where: str = "the frame",
+    line: Callable[[int], str] = "row {}".format,
+    ordered: bool = True,
+    bare: bool = False,
+) -> SeriesSet:
+    """A wide table (first column or index = time stamps) or a long one (id, time, value).
+
+    `line` words a row's place in errors, `ordered=False` allows stamps that repeat, `bare` says there is no time column.
+    """
+    if not len(frame):
+        raise TsfmError(f"{where} has no rows: at least one row of values is needed")
+    if frame.columns.has_duplicates:
+        raise TsfmError(
+            f"{where}: column {frame.columns[frame.columns.duplicated()][0]!r} appears twice: give each column a name of its own"
+        )
+    if _column(frame.columns, IDS) is not None:
+        return _from_long(frame, name, where, line, ordered)
+    first = frame.columns[0]
+    named = _column(frame.columns, TIMES)
+    if bare or isinstance(frame.index, (pd.DatetimeIndex, pd.PeriodIndex)):
+        times, values = frame.index, frame
+    elif named == first or not pd.api.types.is_numeric_dtype(frame[named or first]):
+        times, values = frame[named or first], frame.drop(columns=named or first)
+    else:
+        times, values = pd.RangeIndex(len(frame)), frame
+    if not values.shape[1]:
+        raise TsfmError(f"{where} has only the column {first!r}: expected a column of time stamps and at least one column of numbers")
+    place = lambda column: lambda row: f"{where}, {line(row)}, column {column!r}"
+    stamps = as_stamps(times, place(getattr(times, "name", None) or "index"))
+    if stamps is not None and ordered:
+        check_order(stamps, place(getattr(times, "name", None) or "index"))
+    columns = [str(c) for c in values.columns]
+    table = np.stack([numbers(values.iloc[:, i], place(c)) for i, c in enumerate(columns)])
+    return make(name, [table], [name], columns, [stamps], where)
+
+
+def _from_long(frame: pd.DataFrame, name: str, where: str, line: Callable[[int], str], ordered: bool) -> SeriesSet:
+    label, time, value = (_column(frame.columns, names) for names in (IDS, TIMES, VALUES))
+    if value is None or time is None:
+        missing = "values (y, target or value)" if value is None else "times (ds, timestamp, date or time)"
+        raise TsfmError(f"{where}: a long table needs a column of {missing}, got {[str(c) for c in frame.columns]}: rename the column")
+    y = numbers(frame[value], lambda row: f"{where}, {line(row)}, column {value!r}")
+    codes, ids = pd.factorize(frame[label].astype(str))
+    order = np.argsort(codes, kind="stable")
+    ends = np.flatnonzero(np.diff(codes[order])) + 1
+    column = frame[time]
+    if column.isna().all() or not pd.api.types.is_numeric_dtype(column):
+        blank = column.isna()
+        whole = None if blank.all() else as_stamps(column[~blank], lambda row: f"{where}, {line(row)}, column {time!r}")
+        at = np.cumsum(~blank.to_numpy()) - 1
+    else:
+        blank, whole, at = column.isna(), None, None
+    series, stamps = [], []
+    for rows in np.split(order, ends):
+        series.append(y[rows][None])
+        own = None if whole is None or blank.to_numpy()[rows].any() else whole[at[rows]]
+        if own is not None and ordered:
+            check_order(own, lambda row, rows=rows: f"{where}, {line(int(rows[row]))}, series {ids[codes[rows[0]]]!r}")
+        stamps.append(own)
+    return make(name, series, [str(i) for i in ids], [str(value)], stamps, where)
+
+
+def _array(values: Any, where: str) -> np.ndarray:
+    if hasattr(values, "detach"):  # a tensor, without importing torch
+        values = values.detach().cpu().double().numpy()
+    try:
+        array = np.asarray(values, dtype=np.float64)
+    except (ValueError, TypeError) as error:
+        raise TsfmError(f"{where}: expected numbers, got {type(values).__name__} ({error}): pass arrays of floats") from None
+    if np.isinf(array).any():
+        raise TsfmError(f"{where}: some values are infinite: write NaN for a missing value")
+    return array
+
+
+def as_series_set(data: Any, name: str = "data") -> SeriesSet:
+    """A SeriesSet from arrays or tensors [T], [V, T] or [B, V, T], ragged lists of such, Series, wide or long frames.
+
+    >>> as_series_set([[1.0, 2.0, 3.0], [4.0, 5.0]]).ids
+    ('0', '1')
+    >>> as_series_set(pd.Series([1, 2, 3], index=pd.date_range("2024", periods=3, freq="MS"), name="sales")).season
+    12
+    """
+    if isinstance(data, SeriesSet):
+        return data
+    if isinstance(data, pd.Series):
+        return from_frame(data.to_frame(name=str(data.name) if data.name is not None else name), name, bare=True)
+    if isinstance(data, pd.DataFrame):
+        return from_frame(data, name)
+    ragged = isinstance(data, (list, tuple)) and data and not all(isinstance(v, (int, float, np.number)) for v in data)
+    if ragged:
+        elements = [_array(v, f"series {i}") for i, v in enumerate(data)]
+    else:
+        array = _array(data, "the values")
+        elements = list(array) if array.ndim == 3 else [array]
+    elements = [e[None] if e.ndim == 1 else e for e in elements]
+    shapes = [e.shape for e in elements]
+    if any(len(s) != 2 for s in shapes) or len({s[0] for s in shapes}) > 1:
+        raise TsfmError(f"expected series [T] or [V, T] with equally many channels V, got shapes {shapes[:4]}: pass one array a series")
+    channels = ["value"] if not shapes or shapes[0][0] == 1 else [str(v) for v in range(shapes[0][0])]
+    return make(name, elements, [str(i) for i in range(len(elements))], channels, [None] * len(elements), name)

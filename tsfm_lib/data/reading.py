@@ -1,0 +1,139 @@
+"""`read(path)`: the layout is found from the content and the ending, archives are unpacked in memory."""
+
+import gzip
+import io
+import zipfile
+import zlib
+from pathlib import Path, PurePosixPath
+
+import pandas as pd
+
+from tsfm_lib.data.frames import from_frame
+from tsfm_lib.data.sets import LabelledSet, SeriesSet
+from tsfm_lib.data.tsf import read_m4, read_tsf
+from tsfm_lib.data.ucr import labelled, read_npz, read_ts, read_tsv
+from tsfm_lib.errors import TsfmError
+
+Members = list[tuple[str, bytes]]
+_TEXTS = (".tsf", ".ts", ".tsv", ".txt", ".csv")
+
+
+def unpack(name: str, data: bytes) -> Members:
+    """The text files inside a gzip or zip file, else the file itself."""
+    try:
+        if data[:2] == b"\x1f\x8b":
+            return [(name.removesuffix(".gz"), gzip.decompress(data))]
+        if data[:2] == b"PK" and not name.endswith(".npz"):
+            with zipfile.ZipFile(io.BytesIO(data)) as archive:
+                inside = [n for n in archive.namelist() if n.lower().endswith(_TEXTS) and not PurePosixPath(n).name.startswith((".", "_"))]
+                return [(n, archive.read(n)) for n in inside]
+    except (EOFError, zlib.error, gzip.BadGzipFile, zipfile.BadZipFile, OSError) as error:
+        raise TsfmError(f"{name} is cut short or damaged ({error}): get the file again") from None
+    return [(name, data)]
+
+
+def _text(data: bytes, where: str, strict: bool = True) -> str:
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        if not strict:
+            return data.decode("latin-1")
+        raise TsfmError(
+            f"{where} is not UTF-8 text (byte {error.start}): save it as UTF-8, or pass a csv, tsf, ts, tsv or npz file"
+        ) from None
+
+
+def read_csv(text: str, name: str, where: str, ordered: bool = True) -> SeriesSet:
+    """A wide or long table; a file of numbers without a header is taken as wide without time stamps."""
+    head = text.partition("\n")[0].strip()
+    separator = max(",;\t", key=head.count)
+    fields = head.split(separator)
+    bare = all(f.strip().lstrip("-").replace(".", "", 1).isdigit() for f in fields)
+    if '"' not in text:  # pandas would fill a short line with missing values
+        twice = [f for f in fields if fields.count(f) > 1]
+        if twice and not bare:
+            raise TsfmError(f"{where}, line 1: column {twice[0]!r} appears twice: give each column a name of its own")
+        lines = text.splitlines()
+        if text.count(separator) != (len(fields) - 1) * sum(map(bool, lines)):
+            for number, line in enumerate(lines, 1):
+                if line and line.count(separator) != len(fields) - 1:
+                    got = line.count(separator) + 1
+                    raise TsfmError(
+                        f"{where}, line {number}: expected {len(fields)} columns, got {got}: mend the line or get the file again"
+                    )
+    try:
+        frame = pd.read_csv(io.StringIO(text), sep=separator, header=None if bare else 0, na_values=["?"], skip_blank_lines=True)
+    except (pd.errors.ParserError, pd.errors.EmptyDataError) as error:
+        raise TsfmError(f"{where} cannot be read as a table ({str(error).strip()}): mend the line or get the file again") from None
+    if bare:
+        frame.columns = [str(c) for c in frame.columns]
+        frame.index = pd.RangeIndex(len(frame))
+    first = 1 if bare else 2
+    return from_frame(frame, name, where, lambda row: f"line {row + first}", ordered, bare)
+
+
+def _stem(name: str) -> str:
+    stem = PurePosixPath(name).name
+    for ending in (".gz", ".zip", *_TEXTS, ".npz", "_TRAIN", "_TEST"):
+        stem = stem.removesuffix(ending)
+    return stem
+
+
+def _labelled(members: Members, name: str, where: str) -> LabelledSet:
+    parts = {}
+    for part in ("TRAIN", "TEST"):
+        found = [m for m in members if f"_{part}." in m[0].upper() + "."]
+        found.sort(key=lambda m: (not m[0].lower().endswith(".ts"), not m[0].lower().endswith(".tsv"), len(m[0])))
+        if found:
+            label = found[0][0]
+            reader = read_ts if label.lower().endswith(".ts") else read_tsv
+            parts[part] = reader(_text(found[0][1], label), label)
+    return labelled(name, parts.get("TRAIN", ([], [])), parts.get("TEST", ([], [])), where)
+
+
+def parse(members: Members, where: str, name: str = "", ordered: bool = True, raw: bool = False) -> SeriesSet | LabelledSet:
+    """The set that these files hold."""
+    members = [inner for label, data in members for inner in unpack(label, data)]
+    if not members:
+        raise TsfmError(f"{where} holds no file this library reads: expected one of {', '.join(_TEXTS)} or .npz")
+    label, data = members[0]
+    name = name or _stem(label)
+    if not data.strip():
+        raise TsfmError(f"{where} is empty: get the file again")
+    if label.endswith(".npz") or data[:2] == b"PK":
+        return read_npz(data, name, where, raw)
+    if any(part in m[0].upper() for m in members for part in ("_TRAIN.", "_TEST.")):
+        return _labelled(members, name, where)
+    head = data[:4000].lower()
+    if label.endswith(".tsf") or (b"@relation" in head and b"@attribute" in head):
+        return read_tsf(_text(data, where, strict=False), name, where)
+    if label.endswith(".ts") or b"@classlabel" in head:
+        return labelled(name, read_ts(_text(data, where), where), ([], []), where)
+    if head.lstrip(b'\xef\xbb\xbf"').startswith((b'v1"', b"v1,")):
+        return read_m4([_text(d, w) for w, d in members], name, where)
+    return read_csv(_text(data, where), name, where, ordered)
+
+
+def contents(path: Path) -> bytes:
+    """The bytes of a file, or a sentence about why there are none."""
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        raise TsfmError(f"there is no file {path}: check the path") from None
+    except OSError as error:
+        raise TsfmError(f"{path} cannot be read ({error.strerror}): check the path and its permissions") from None
+
+
+def read(path: str | Path) -> SeriesSet | LabelledSet:
+    """A file of your own: csv(.gz) wide or long, tsf(.gz), UCR .ts/.tsv/.txt (with its _TEST beside it), npz, or a zip of these."""
+    path = Path(path).expanduser()
+    if path.is_dir():
+        files = sorted(p for p in path.iterdir() if p.suffix in _TEXTS and ("_TRAIN" in p.name or "_TEST" in p.name))
+        if not files:
+            raise TsfmError(f"the folder {path} holds no NAME_TRAIN and NAME_TEST files: pass a file")
+    else:
+        files = [path]
+        for this, other in (("_TRAIN", "_TEST"), ("_TEST", "_TRAIN")):
+            if f"{this}." in path.name and (beside := path.with_name(path.name.replace(f"{this}.", f"{other}."))).exists():
+                files.append(beside)
+    return parse([(f.name, contents(f)) for f in files], files[0].name)
