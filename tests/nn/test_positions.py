@@ -1,0 +1,79 @@
+import math
+from functools import partial
+
+import pytest
+import torch
+
+from tsfm_lib.nn.positions import RelativeBias, RoPE, bucket, rotate, sinusoidal
+
+
+def randn(*shape, seed=0):
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+
+
+@pytest.mark.parametrize("layout", ["half", "interleaved"])
+def test_scores_depend_on_distance_only(layout):
+    rope, q, k = RoPE(8, layout=layout), randn(1, 1, 1, 8), randn(1, 1, 1, 8, seed=1)
+    score = lambda at, other: (torch.mul(*rope(q, k, torch.tensor([at]), torch.tensor([other])))).sum().item()
+    assert score(3.0, 10.0) == pytest.approx(score(103.0, 110.0), abs=1e-4)
+    assert score(3.0, 10.0) != pytest.approx(score(3.0, 11.0), abs=1e-3)
+
+
+@pytest.mark.parametrize("layout", ["half", "interleaved"])
+def test_rotation_keeps_lengths_and_position_zero(layout):
+    q = randn(2, 3, 5, 8)
+    turned, _ = RoPE(8, layout=layout)(q, q)
+    torch.testing.assert_close(turned.norm(dim=-1), q.norm(dim=-1))
+    assert torch.equal(turned[:, :, 0], q[:, :, 0])
+
+
+def test_the_layouts_are_permutations_of_each_other():
+    x, angles = randn(1, 1, 4, 8), randn(4, 4, seed=1)
+    order = torch.arange(8).reshape(4, 2).T.flatten()  # evens, then odds
+    torch.testing.assert_close(rotate(x, angles, "interleaved")[..., order], rotate(x[..., order], angles, "half"))
+
+
+def test_interleaved_rotation_is_multiplication_of_complex_numbers():
+    x, angles = randn(1, 2, 3, 6), randn(3, 3, seed=1)
+    numbers = torch.view_as_complex(x.unflatten(-1, (3, 2)).contiguous()) * torch.exp(1j * angles)
+    torch.testing.assert_close(rotate(x, angles, "interleaved"), torch.view_as_real(numbers).flatten(-2))
+
+
+def test_a_fraction_leaves_the_rest_alone():
+    x = randn(1, 2, 5, 8)
+    turned, _ = RoPE(8, fraction=0.5, layout="interleaved")(x, x)
+    assert torch.equal(turned[..., 4:], x[..., 4:])
+    torch.testing.assert_close(turned[..., :4], RoPE(4, layout="interleaved")(x[..., :4], x[..., :4])[0])
+
+
+def test_rows_may_have_positions_of_their_own():
+    rope, x = RoPE(4), randn(2, 2, 3, 4)
+    at = torch.tensor([[0.0, 1.0, 2.0], [5.0, 6.5, 9.0]])
+    both, _ = partial(rope, q_pos=at)(x, x)
+    alone, _ = partial(rope, q_pos=at[1])(x[1:], x[1:])
+    torch.testing.assert_close(both[1:], alone)
+
+
+def test_sines_and_cosines_by_hand():
+    table = sinusoidal(10, 6)
+    assert table[3, 2].item() == pytest.approx(math.sin(3 / 10000 ** (2 / 6)), abs=1e-6)
+    assert table[3, 5].item() == pytest.approx(math.cos(3 / 10000 ** (4 / 6)), abs=1e-6)
+
+
+def test_near_distances_have_buckets_of_their_own_and_far_ones_share():
+    both, past = bucket(torch.arange(-300, 301)), bucket(torch.arange(-300, 1), bidirectional=False)
+    assert len(both.unique()) == 31 and both.max() == 31  # bucket 16 would be "later by nothing"
+    assert past[-16:].tolist() == list(range(15, -1, -1)) and past.max() == 31
+    assert (past.diff() <= 0).all()
+
+
+def test_relative_bias_follows_the_distance():
+    bias = RelativeBias(n_heads=2)(6, 9)
+    assert bias.shape == (2, 6, 9)
+    torch.testing.assert_close(bias[:, 0, 2], bias[:, 4, 6])
+    assert not torch.equal(bias[:, 0, 2], bias[:, 2, 0])
+
+
+def test_unknown_layouts_are_refused():
+    with pytest.raises(ValueError, match="'half' or 'interleaved', got 'both'"):
+        rotate(torch.zeros(1, 2), torch.zeros(1, 1), "both")

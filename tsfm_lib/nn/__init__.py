@@ -1,0 +1,15 @@
+"""The vocabulary: what the models share and nothing else. Every model file imports its parts from here by module.
+
+attention    one scaled-dot-product attention for all models, with masks, biases, rotary positions and a tap on the pattern
+positions    rotary, sinusoidal and relative (T5) positions
+sites        what interpretation tools need to know about a model: its heads and its MLPs
+feedforward  plain and gated feed-forward, residual MLP
+moe          top-k gates, execution of experts, load balance, utilisation
+patching     padding in front, patches and back
+scaling      instance normalisation that survives missing values and constants
+outputs      quantile, mixture and token outputs
+lora         low-rank changes of named Linears, handed over as arguments
+
+Letters in shapes: B batch, V variates, T time, N patches (queries), M memory (keys), D width, H heads, K head width, Q quantiles,
+E experts.
+"""

@@ -1,0 +1,63 @@
+"""What an interpreter needs to know about a model, and all it may know: where the heads are and where the MLPs are.
+
+Every attention model offers `sites() -> list[HeadSite | MLPSite]`. Ablation, capture, lens, stable rank and pruning are written
+against this list once. A layer is all sites with its stack and number: in an encoder-decoder self- and cross-attention together.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from tsfm_lib.nn.attention import Attention, Tap
+
+KINDS = ("self", "cross", "time", "space", "variate")
+
+
+@dataclass(frozen=True)
+class HeadSite:
+    """The heads of one attention. The input of `out_proj` is the heads side by side, B N (H K): take one out *there*."""
+
+    stack: str  # encoder, decoder, ...
+    layer: int
+    kind: str  # one of KINDS
+    n_heads: int
+    head_dim: int
+    out_proj: nn.Linear
+    qk: Callable[[], tuple[Tensor, Tensor]]  # weights per head, [H K D] of the queries and [H K M] of the keys
+    pattern: Tap  # hook it and the attention pattern B H N M passes by
+
+    @property
+    def name(self) -> str:
+        return f"{self.stack}.{self.layer}.{self.kind}"
+
+
+@dataclass(frozen=True)
+class MLPSite:
+    """One feed-forward part; zeroing the output of `module` takes it out."""
+
+    stack: str
+    layer: int
+    module: nn.Module
+
+    @property
+    def name(self) -> str:
+        return f"{self.stack}.{self.layer}.mlp"
+
+
+def attention_site(stack: str, layer: int, kind: str, attention: Attention) -> HeadSite:
+    """The site of an `nn.Attention`.
+
+    >>> site = attention_site("encoder", 0, "self", Attention(width=8, n_heads=2))
+    >>> site.name, [tuple(w.shape) for w in site.qk()]
+    ('encoder.0.self', [(2, 4, 8), (2, 4, 8)])
+    """
+    if kind not in KINDS:
+        raise ValueError(f"kind of attention must be one of {KINDS}, got {kind!r}")
+
+    def qk() -> tuple[Float[Tensor, "H K D"], Float[Tensor, "H K M"]]:
+        shape = (attention.n_heads, attention.head_dim)
+        return attention.q.weight.unflatten(0, shape), attention.k.weight.unflatten(0, shape)
+
+    return HeadSite(stack, layer, kind, attention.n_heads, attention.head_dim, attention.out, qk, attention.pattern)
