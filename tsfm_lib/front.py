@@ -1,0 +1,244 @@
+"""The front door: models by name, and forecasts and embeddings of whatever holds series.
+
+`load` looks for a local folder, then a baseline, then shipped weights, then a hub id. `forecast` and `embed` take arrays, tensors, ragged
+lists and pandas objects (`tsfm_lib.tables`); shorter series are filled in front with missing values, which every model reads as absent.
+"""
+
+import json
+import os
+import re
+import socket
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+from urllib.request import getproxies
+
+import numpy as np
+import pandas as pd
+import torch
+
+from tsfm_lib import checkpoints
+from tsfm_lib.errors import TsfmError, nearest
+from tsfm_lib.models import BASELINES, MODELS
+from tsfm_lib.paths import WEIGHTS
+
+save = checkpoints.save
+AT_ONCE = 64  # series that share one call of a model
+DECILES = tuple(round(0.1 * i, 1) for i in range(1, 10))
+
+
+def shipped() -> dict[str, Path]:
+    """The weights that come with the library: name and folder."""
+    return {p.parent.name: p.parent for p in sorted(WEIGHTS.glob("*/config.json"))}
+
+
+def models() -> pd.DataFrame:
+    """One row per model: what it does, how many parameters, the context it reads, its recorded result, the licence.
+
+    >>> models().set_index("name").loc["seasonal-naive", ["task", "context"]].tolist()
+    ['forecasting', 'any']
+    """
+    rows = [(name, e.task, 0, "any", "", e.licence) for name, e in BASELINES.items()]
+    rows += [(name, e.task, pd.NA, "as configured", f"untrained: checkpoints.build({name!r})", e.licence) for name, e in MODELS.items()]
+    for name, folder in shipped().items():
+        card = json.loads((folder / "card.json").read_text()) if (folder / "card.json").exists() else {}
+        config = checkpoints.read_json(folder / "config.json").get("config", {})
+        result, size = card.get("result", ""), card.get("parameters", pd.NA)
+        result = result if isinstance(result, str) else json.dumps(result)
+        rows.append((name, card.get("task", ""), size, str(config.get("context", "")), result, card.get("licence", "")))
+    table = pd.DataFrame(rows, columns=["name", "task", "size", "context", "result", "licence"])
+    return table.astype({"size": "Int64"})
+
+
+def load(name: str | Path, **options: Any) -> Any:
+    """A model, ready to use: by the name of a baseline or of shipped weights, from a folder, or from the hub ("organisation/name").
+
+    Options go to the baseline (`season=24`) or to `checkpoints.load` (`device="cuda"`).
+
+    >>> load("seasonal-naive", season=12)
+    SeasonalNaive(season=12, intervals=False)
+    >>> load("seasonal-niave")
+    Traceback (most recent call last):
+    tsfm_lib.errors.TsfmError: no model named 'seasonal-niave'; did you mean 'seasonal-naive'?
+    """
+    text, weights = str(name), shipped()
+    if (Path(name) / "config.json").is_file():
+        return checkpoints.load(name, **options)
+    if text in BASELINES:
+        entry = BASELINES[text]
+        try:
+            return entry.model_class()(**{**entry.options, **options})
+        except TypeError as problem:
+            raise TsfmError(f"{text} does not take these options: {problem}") from None
+    if text in weights:
+        return checkpoints.load(weights[text], **options)
+    if text in MODELS:
+        raise TsfmError(f"{text!r} is an architecture without weights: make one with tsfm_lib.checkpoints.build({text!r}, seed=0)")
+    if isinstance(name, Path) or text.startswith((".", "/", "~")) or Path(name).is_dir():
+        raise TsfmError(f"{text} is not a model folder: expected a folder with config.json and model.safetensors")
+    if re.fullmatch(r"[\w.-]+/[\w.-]+", text):
+        return checkpoints.load(from_hub(text), **options)
+    raise TsfmError(f"no model named {text!r}{nearest(text, [*BASELINES, *weights, *MODELS])}")
+
+
+def from_hub(name: str) -> Path:
+    """The local folder of a hub id: what is there already, else a download, if the hub can be reached."""
+    try:
+        from huggingface_hub import snapshot_download
+    except ImportError:
+        raise TsfmError(f"{name!r} is a hub id and needs the optional package huggingface_hub: pip install 'tsfm-lib[hub]'") from None
+    wanted = {"allow_patterns": ["*.json", "*.safetensors"]}
+    try:
+        return Path(snapshot_download(name, local_files_only=True, **wanted))
+    except (OSError, ValueError):  # the hub's "not in the cache" errors are both
+        pass
+    if os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE"):
+        raise TsfmError(f"{name!r} is not in the hub's cache and HF_HUB_OFFLINE forbids to fetch it: unset it, or give a local folder")
+    endpoint = os.environ.get("HF_ENDPOINT", "https://huggingface.co")
+    if not reachable(getproxies().get("https") or endpoint):
+        raise TsfmError(f"{name!r} is not in the hub's cache and {endpoint} cannot be reached: connect a network, or give a local folder")
+    try:
+        return Path(snapshot_download(name, **wanted))
+    except (OSError, ValueError) as problem:
+        raise TsfmError(f"{name!r} could not be fetched from the hub ({type(problem).__name__}): check the id and the network") from None
+
+
+def reachable(url: str, seconds: float = 0.7) -> bool:
+    """Whether a server answers at all. In a thread, as looking up the name knows no time limit."""
+    parts, answered = urlsplit(url if "//" in url else f"//{url}"), threading.Event()
+
+    def knock():
+        try:
+            with socket.create_connection((parts.hostname, parts.port or (80 if parts.scheme == "http" else 443)), timeout=seconds):
+                answered.set()
+        except OSError:
+            pass
+
+    thread = threading.Thread(target=knock, daemon=True)
+    thread.start()
+    thread.join(seconds)
+    return answered.is_set()
+
+
+def forecast(model: Any, data: Any, horizon: int | float | np.integer, quantiles: Sequence[float] | np.ndarray = DECILES,
+             season: int | np.integer | None = None) -> Any:  # fmt: skip
+    """Quantiles of the next `horizon` steps of every series; `model` is a model or its name.
+
+    array or tensor [T], [V, T], [B, V, T]   array [..., horizon, Q]
+    list of arrays of any lengths            list of such arrays
+    Series                                   frame indexed by the future stamps, one column a quantile ("0.1", ...)
+    wide frame (a column a series)           frame with unique_id (the column), ds and the quantiles
+    long frame (id, time, value)             frame with the same id and time columns and the quantiles
+
+    Stamps go on at the frequency of the index; gaps in it count as missing values. `season` is for models that use one; by default it
+    follows from the frequency, and without one from the series itself.
+
+    >>> forecast("naive", [1.0, 2.0, 3.0], horizon=2, quantiles=[0.5]).tolist()
+    [[3.0], [3.0]]
+    >>> sales = pd.Series([5.0, 7.0], index=pd.date_range("2024-01-31", periods=2, freq="ME"))
+    >>> forecast("naive", sales, horizon=1, quantiles=[0.1, 0.9])
+                0.1  0.9
+    2024-03-31  7.0  7.0
+    """
+    if isinstance(horizon, bool) or not isinstance(horizon, (int, np.integer)) or horizon < 1:
+        raise TsfmError(f"the horizon must be a whole number of steps, 1 or more, got {horizon!r}")
+    levels = [float(q) for q in quantiles]
+    if not levels or not all(0 < q < 1 for q in levels) or len(set(levels)) < len(levels):
+        raise TsfmError(f"quantiles must be different levels between 0 and 1, got {levels}")
+    model = load(model) if isinstance(model, (str, Path)) else model
+    if not hasattr(model, "predict_quantiles"):
+        raise TsfmError(f"{type(model).__name__} does not forecast: expected one with predict_quantiles, such as {', '.join(BASELINES)}")
+    if not _tabular(data):
+        return _unwrap(data, _forecast_all(_for_season(model, season), _arrays(data), int(horizon), levels))
+    from tsfm_lib import tables
+
+    table = tables.read(data)
+    model = _for_season(model, table.season if season is None else season)
+    return table.write(_forecast_all(model, table.series, int(horizon), levels), int(horizon), levels)
+
+
+def embed(model: Any, data: Any) -> np.ndarray:
+    """One vector per series, [n, D]: an array [T] or [V, T] is one series, [B, V, T] and lists are many; a Series or a wide frame is one,
+    a long frame one per id."""
+    model = load(model) if isinstance(model, (str, Path)) else model
+    if not hasattr(model, "embed"):
+        raise TsfmError(f"{type(model).__name__} does not embed: expected an encoder with a method embed")
+    if _tabular(data):
+        from tsfm_lib import tables
+
+        series = tables.read(data).series
+    else:
+        series = _arrays(data)
+    return np.concatenate([model.embed(batch).detach().float().cpu().numpy() for batch in _batches(series, model)])
+
+
+def _tabular(data: Any) -> bool:
+    return isinstance(data, (pd.Series, pd.DataFrame)) or type(data).__name__ == "SeriesSet"
+
+
+def _for_season(model: Any, season: int | None) -> Any:
+    if season is not None and season < 1:
+        raise TsfmError(f"a season is 1 step (none) or more, got {season}")
+    return model.for_season(int(season)) if season is not None and hasattr(model, "for_season") else model
+
+
+def _numbers(values: Any, place: str) -> np.ndarray:
+    try:
+        array = values.detach().cpu().double().numpy() if isinstance(values, torch.Tensor) else np.asarray(values, dtype=np.float64)
+    except (TypeError, ValueError):
+        raise TsfmError(f"{place}: expected numbers [T], [V, T] or [B, V, T], got {type(values).__name__}: pass float arrays") from None
+    if array.ndim not in (1, 2, 3) or not array.size:
+        raise TsfmError(f"{place}: expected a series [T], [V, T] or [B, V, T] with at least one point, got shape {list(array.shape)}")
+    if np.isinf(array).any():
+        raise TsfmError(f"{place}: some values are infinite: write NaN for a missing value")
+    return array
+
+
+def _ragged(data: Any) -> bool:
+    return isinstance(data, (list, tuple)) and len(data) > 0 and not all(isinstance(v, (int, float, np.number)) or v is None for v in data)
+
+
+def _arrays(data: Any) -> list[np.ndarray]:
+    """Series [V, T] each."""
+    if _ragged(data):
+        found = [_numbers(v, f"series {i}") for i, v in enumerate(data)]
+        if any(a.ndim == 3 for a in found):
+            raise TsfmError("a list holds one array [T] or [V, T] per series, got one with three axes: pass that array alone")
+        return [np.atleast_2d(a) for a in found]
+    array = _numbers(data, "the values")
+    return list(array) if array.ndim == 3 else [np.atleast_2d(array)]
+
+
+def _unwrap(data: Any, found: list[np.ndarray]) -> Any:
+    """Forecasts [V, H, Q] in the shape the data came in."""
+    if _ragged(data):
+        return [f[0] if np.ndim(d) == 1 else f for d, f in zip(data, found)]
+    dims = np.ndim(data)
+    return found[0][0] if dims == 1 else found[0] if dims == 2 else np.stack(found)
+
+
+def _batches(series: list[np.ndarray], model: Any):
+    """Consecutive series with equally many variates, the shorter ones filled in front."""
+    parameter = next(model.parameters(), None) if isinstance(model, torch.nn.Module) else None
+    device, dtype = (torch.device("cpu"), torch.float64) if parameter is None else (parameter.device, torch.float32)
+    start = 0
+    while start < len(series):
+        stop = start + 1
+        while stop < len(series) and stop - start < AT_ONCE and len(series[stop]) == len(series[start]):
+            stop += 1
+        part = series[start:stop]
+        batch = np.full((len(part), len(part[0]), max(s.shape[1] for s in part)), np.nan)
+        for row, values in zip(batch, part):
+            row[:, row.shape[1] - values.shape[1] :] = values
+        yield torch.as_tensor(batch, dtype=dtype, device=device)
+        start = stop
+
+
+def _forecast_all(model: Any, series: list[np.ndarray], horizon: int, levels: list[float]) -> list[np.ndarray]:
+    order = np.argsort(levels, kind="stable")
+    rising, found = [levels[i] for i in order], []
+    for batch in _batches(series, model):
+        found.extend(model.predict_quantiles(batch, horizon, rising).detach().double().cpu().numpy())
+    return [f[..., np.argsort(order)] for f in found]  # B V H Q -> [V H Q], levels in the order asked for

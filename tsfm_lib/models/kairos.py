@@ -1,0 +1,503 @@
+"""Kairos (arXiv 2509.25826, first version): patch sizes and rotary frequencies chosen per series.
+
+Read beside the paper, in its order:
+    mixture-of-size dynamic patching (MoS-DP)  -> Router, MixedPatches
+    instance-adaptive RoPE (IARoPE)            -> InstanceFrequencies, RotaryAttention
+    encoder, decoder, multi-patch prediction   -> Layer, Kairos
+The method is that of version 1 and of the authors' released code. Later versions speak of positions that follow the length of a
+patch (DRoPE) without published code: `positions="size"` is our reading of the idea.
+
+Where we differ from the released code (each of its ways is a quirk that `quirks=(...)` switches on):
+| point                | released code                    | here                             | why |
+|---|---|---|---|
+| bias of the router   | moves at every forward           | moves in training only           | a forecast must not change the next |
+| place of [REG]       | behind the padding of the batch  | behind the row's own last token  | a row must not feel its neighbours |
+| length of context    | as given                         | filled with NaN up to `context`  | padding must not change the spectrum |
+| empty patches        | count in the load of the experts | do not count                     | short series would spoil the balance |
+| quantiles            | may cross                        | sorted                           | they are quantiles |
+| reversed cross keys  | parts values from their keys     | a quirk                          | for checkpoints that were trained so |
+| frequencies          | unbounded                        | log frequency within [-12, 2]    | exp() overflows at high rates |
+Left open by the paper and so our choice: the target shares of the experts (equal), optimiser, learning rate, steps, dropout.
+
+Shapes: B rows (batch x variates), T time, N longest patches, n tokens, E experts, D width, H heads, K head width, F spectral bins,
+J forecast tokens, Q quantiles.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import NamedTuple
+
+import torch
+from einops import rearrange
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+from tsfm_lib.nn.attention import Attention, causal
+from tsfm_lib.nn.feedforward import FeedForward, ResidualMLP, activation_named
+from tsfm_lib.nn.moe import balance, top_k_gates
+from tsfm_lib.nn.outputs import interpolate_quantiles, pinball
+from tsfm_lib.nn.patching import left_pad
+from tsfm_lib.nn.positions import rotate
+from tsfm_lib.nn.scaling import Statistics, observed, standardise
+from tsfm_lib.nn.sites import HeadSite, MLPSite, attention_site
+
+QUIRKS = {
+    "bias_moves_in_eval": "the router's bias is updated by forecasts too",
+    "reg_after_padding": "[REG] stands behind the longest row of the batch",
+    "context_as_given": "the context is not filled up to its full length",
+    "empty_patches_count": "patches without an observation take part in the load of the experts",
+    "crossing_quantiles": "quantiles are returned as the head made them",
+    "reversed_cross_keys": "keys of the cross-attention are reversed before rotation, values and mask are not",
+}
+
+
+@dataclass(frozen=True)
+class KairosConfig:
+    """Sizes of one Kairos. Patch lengths run coarse to fine; one length alone is a model with fixed patches, and
+    `null_experts=0, active_experts=len(patch_lengths)` reads every patch at every size."""
+
+    context: int = 2048
+    horizon: int = 64  # steps of one forecast token
+    forecast_tokens: int = 2  # J
+    patch_lengths: tuple[int, ...] = (128, 64, 32)
+    null_experts: int = 2  # Z
+    active_experts: int = 3  # K
+    target_shares: tuple[float, ...] | None = None  # tau over sizes and null experts; None: equal shares
+    balance_rate: float = 1e-3  # eta_b
+    router: str = "linear"  # linear: the paper's | energy: sees |differences| too | mlp: one hidden layer (both ours, as controls)
+    fusion: str = "ancestors"  # ancestors: every chosen size contributes | finest: only the token's own
+    width: int = 256
+    heads: int = 4
+    head_width: int = 64
+    hidden: int = 1024
+    encoder_layers: int = 4
+    decoder_layers: int = 4
+    activation: str = "relu"
+    gated: bool = False
+    dropout: float = 0.0
+    norm_eps: float = 1e-6
+    quantiles: tuple[float, ...] = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
+    reg_token: bool = True
+    rotary: str = "instance"  # instance: IARoPE | half, interleaved: plain RoPE in either layout
+    positions: str = "index"  # index: number of the token | size: start of its span (our reading of DRoPE)
+    cross_rotary: bool = True  # without it the J segments are identical
+    spectral_bins: int = 128  # F
+    log_frequency_range: tuple[float, float] | None = (-12.0, 2.0)
+    step_weights: str = "none"  # none | log_decay: near steps weigh more
+    asinh: bool = False  # our option for small models: values pass through asinh after scaling
+    quirks: tuple[str, ...] = ()
+
+    def __post_init__(self):
+        if any(a <= b or a % b for a, b in pairwise(self.patch_lengths)):
+            raise ValueError(f"each patch length must divide the one before it, got {self.patch_lengths}")
+        if any(self.patch_lengths[0] != p * 2**i for i, p in enumerate(self.patch_lengths)):
+            raise ValueError(f"patch lengths must halve from one to the next, got {self.patch_lengths}")
+        if self.context % self.patch_lengths[0]:
+            raise ValueError(f"a context of {self.context} is no multiple of the longest patch, {self.patch_lengths[0]}")
+        if not 1 <= self.active_experts <= self.experts:
+            raise ValueError(f"{self.active_experts} active experts out of {self.experts}: choose between 1 and {self.experts}")
+        if self.target_shares is not None and (len(self.target_shares) != self.experts or abs(sum(self.target_shares) - 1) > 1e-6):
+            raise ValueError(f"target_shares needs {self.experts} shares that sum to 1, got {self.target_shares}")
+        if self.head_width % 2:
+            raise ValueError(f"rotary positions turn pairs: head_width must be even, got {self.head_width}")
+        choices = {"router": ("linear", "energy", "mlp"), "fusion": ("ancestors", "finest"), "rotary": ("instance", "half", "interleaved"),
+                   "positions": ("index", "size"), "step_weights": ("none", "log_decay")}  # fmt: skip
+        for field, known in choices.items():
+            if getattr(self, field) not in known:
+                raise ValueError(f"{field} must be one of {', '.join(known)}, got {getattr(self, field)!r}")
+        if unknown := set(self.quirks) - set(QUIRKS):
+            raise ValueError(f"unknown quirks {sorted(unknown)}; known are {', '.join(QUIRKS)}")
+
+    @property
+    def experts(self) -> int:
+        return len(self.patch_lengths) + self.null_experts
+
+    @classmethod
+    def mini(cls) -> "KairosConfig":
+        return cls()
+
+    @classmethod
+    def small(cls) -> "KairosConfig":
+        return cls(width=384, heads=8, hidden=1536)
+
+    @classmethod
+    def base(cls) -> "KairosConfig":
+        return cls(width=512, heads=8, hidden=2048, encoder_layers=6, decoder_layers=6)
+
+    @classmethod
+    def tiny(cls) -> "KairosConfig":
+        return cls(context=64, horizon=8, patch_lengths=(16, 8, 4), width=16, heads=2, head_width=8, hidden=32, encoder_layers=1,
+                   decoder_layers=1, spectral_bins=16)  # fmt: skip
+
+
+# ---- Mixture-of-size dynamic patching ---------------------------------------------------------------------------------------------
+
+
+class Routing(NamedTuple):
+    """What the router decided for every longest patch."""
+
+    indices: Int[Tensor, "B N k"]  # chosen experts, best first; sizes coarse to fine, then null experts
+    gates: Float[Tensor, "B N k"]  # their shares, null experts included
+    share: Float[Tensor, "B N S"]  # shares among the chosen sizes alone
+    finest: Int[Tensor, "B N"]  # index of the smallest chosen size
+
+
+class Router(nn.Module):
+    """Which sizes a longest patch is read at: top K of softmax(W x + b) over sizes and null experts.
+
+    W is linear in the raw normalised values, hence odd in them: it cannot measure energy, which the two other routers can.
+    """
+
+    def __init__(self, config: KairosConfig):
+        super().__init__()
+        self.config = config
+        length, experts = config.patch_lengths[0], config.experts
+        self.score = {
+            "linear": lambda: nn.Linear(length, experts, bias=False),
+            "energy": lambda: nn.Linear(2 * length - 1, experts, bias=False),
+            "mlp": lambda: nn.Sequential(nn.Linear(length, length), nn.ReLU(), nn.Linear(length, experts, bias=False)),
+        }[config.router]()
+        self.register_buffer("bias", torch.zeros(experts))
+        shares = config.target_shares or (1 / experts,) * experts
+        self.register_buffer("target", torch.tensor(shares), persistent=False)
+
+    def forward(self, patches: Float[Tensor, "B N P"], observed: Bool[Tensor, "B N"]) -> Routing:
+        c, sizes = self.config, len(self.config.patch_lengths)
+        seen = torch.cat([patches, patches.diff(dim=-1).abs()], dim=-1) if c.router == "energy" else patches
+        indices, gates = top_k_gates(self.score(seen), c.active_experts, bias=self.bias, where="softmax")
+        mass = torch.zeros(*gates.shape[:-1], c.experts, dtype=gates.dtype).scatter(-1, indices, gates)  # B N E
+        if self.training or "bias_moves_in_eval" in c.quirks:
+            self.rebalance(mass, torch.ones_like(observed) if "empty_patches_count" in c.quirks else observed)
+        real = mass[..., :sizes]
+        share = real / real.sum(-1, keepdim=True).clamp_min(torch.finfo(real.dtype).tiny)  # null experts only remove mass
+        level = torch.where(indices < sizes, indices, 0)  # nothing but null experts chosen: one token of the longest patch
+        finest = level.amax(-1)
+        if c.fusion == "finest":
+            share = share * nn.functional.one_hot(finest, sizes)  # still its own share, so that the router learns
+        return Routing(indices, gates, share, finest)
+
+    @torch.no_grad()
+    def rebalance(self, mass: Float[Tensor, "B N E"], counted: Bool[Tensor, "B N"]) -> None:
+        """b <- b + eta (target - share of the mass): load balancing without an auxiliary loss."""
+        if self.config.experts > 1 and counted.any():
+            load = mass[counted].sum(0)
+            self.bias.copy_(balance(self.bias, load, self.target, self.config.balance_rate, rule="mass"))
+
+
+class Tokens(NamedTuple):
+    """Where each token lies. Slots beyond a row's own tokens have size 0."""
+
+    size: Int[Tensor, "B n"]
+    start: Int[Tensor, "B n"]  # first step of the span
+    patch: Int[Tensor, "B n"]  # the longest patch it belongs to
+    observed: Bool[Tensor, "B n"]  # at least one step of the span is observed
+
+
+def lay_out(finest: Int[Tensor, "B N"], seen: Bool[Tensor, "B T"], longest: int) -> Tokens:
+    """Splits every longest patch into spans of its finest chosen size, rows filled up to the longest one.
+
+    >>> t = lay_out(torch.tensor([[1, 0]]), torch.ones(1, 8, dtype=torch.bool), 4)
+    >>> t.size.tolist(), t.start.tolist()
+    ([[2, 2, 4]], [[0, 2, 4]])
+    """
+    count = 2**finest  # B N: tokens of each patch
+    end = count.cumsum(1)
+    slot = torch.arange(int(end[:, -1].max())).expand(len(finest), -1)  # B n
+    patch = torch.searchsorted(end, slot.contiguous(), right=True)
+    real = patch < finest.shape[1]
+    patch = patch.clamp_max(finest.shape[1] - 1)
+    size = longest // count.gather(1, patch)
+    start = patch * longest + (slot - (end - count).gather(1, patch)) * size
+    start, size = torch.where(real, start, 0), torch.where(real, size, 0)
+    before = nn.functional.pad(seen.long().cumsum(1), (1, 0))  # B T+1: observed steps before each step
+    return Tokens(size, start, patch, before.gather(1, start + size) > before.gather(1, start))
+
+
+class MixedPatches(nn.Module):
+    """A token is the gated sum of its own span and the larger spans around it (its ancestors), each through its size's linear map,
+    before one shared non-linearity: e = W_o act(sum g_i h_i) + c_o + sum g_i r_i."""
+
+    def __init__(self, config: KairosConfig):
+        super().__init__()
+        self.config = config
+        self.into = nn.ModuleList(nn.Linear(2 * p, config.hidden + config.width) for p in config.patch_lengths)  # h and r side by side
+        self.act = activation_named(config.activation)
+        self.out = nn.Linear(config.hidden, config.width)
+        self.dropout = nn.Dropout(config.dropout)
+        with torch.no_grad():
+            for p, linear in zip(config.patch_lengths, self.into):
+                linear.weight[:, p:] = 0  # the mask starts without a say
+
+    def forward(self, z: Float[Tensor, "B T"], seen: Bool[Tensor, "B T"], tokens: Tokens, routing: Routing) -> Float[Tensor, "B n D"]:
+        longest, rows = self.config.patch_lengths[0], torch.arange(len(z))[:, None]
+        total = 0
+        for level, (size, linear) in enumerate(zip(self.config.patch_lengths, self.into)):
+            spans = torch.cat([rearrange(x, "B (m p) -> B m p", p=size) for x in (z, seen.to(z.dtype))], dim=-1)
+            gate = routing.share[..., level].repeat_interleave(longest // size, dim=1)  # B m
+            total = total + (linear(spans) * gate[..., None])[rows, tokens.start // size]  # B n hidden+D
+        hidden, skip = total.split([self.config.hidden, self.config.width], dim=-1)
+        return self.out_of(hidden) + skip
+
+    def out_of(self, hidden: Float[Tensor, "B n h"]) -> Float[Tensor, "B n D"]:
+        return self.dropout(self.out(self.act(hidden)))
+
+
+# ---- Instance-adaptive rotary positions ---------------------------------------------------------------------------------------------
+
+
+class InstanceFrequencies(nn.Module):
+    """theta'_j = exp(gamma_j log theta_j + beta_j), with gamma and beta read off the spectrum of the series (IARoPE)."""
+
+    layout = "interleaved"
+
+    def __init__(self, config: KairosConfig):
+        super().__init__()
+        self.range = config.log_frequency_range
+        pairs = config.head_width // 2
+        self.register_buffer("log_theta", -math.log(10000.0) * torch.arange(pairs) / pairs)
+        self.mlp = nn.Sequential(nn.Linear(config.spectral_bins, 128), nn.ReLU(), nn.Linear(128, 64), nn.ReLU(), nn.Linear(64, 2 * pairs))
+        with torch.no_grad():  # starts near, not at, plain RoPE: only the bias is set
+            self.mlp[-1].bias.copy_(torch.cat([torch.ones(pairs), torch.zeros(pairs)]))
+
+    def forward(self, spectrum: Float[Tensor, "B F"]) -> Float[Tensor, "B K2"]:
+        gamma, beta = self.mlp(spectrum).chunk(2, dim=-1)
+        log_theta = gamma * self.log_theta + beta
+        return (log_theta if self.range is None else log_theta.clamp(*self.range)).exp()
+
+
+class PlainFrequencies(nn.Module):
+    """theta_j = 10000^(-2j/K), the same for every series."""
+
+    def __init__(self, config: KairosConfig):
+        super().__init__()
+        self.layout = config.rotary
+        pairs = config.head_width // 2
+        self.register_buffer("theta", 10000.0 ** (-torch.arange(pairs) / pairs), persistent=False)
+
+    def forward(self, spectrum: Float[Tensor, "B F"]) -> Float[Tensor, "B K2"]:
+        return self.theta.expand(len(spectrum), -1)
+
+
+class RotaryAttention(nn.Module):
+    """Attention without score scaling (as in T5), queries and keys turned by frequencies of its own."""
+
+    def __init__(self, config: KairosConfig, cross: bool = False):
+        super().__init__()
+        self.turns, self.reverse = (config.cross_rotary or not cross), cross and "reversed_cross_keys" in config.quirks
+        self.attention = Attention(config.width, config.heads, config.head_width, scale=1.0, dropout=config.dropout)
+        self.frequencies = InstanceFrequencies(config) if config.rotary == "instance" else PlainFrequencies(config)
+
+    def forward(self, x: Float[Tensor, "B N D"], spectrum: Float[Tensor, "B F"], at: Float[Tensor, "B N"],
+                memory: Float[Tensor, "B M D"] | None = None, memory_at: Float[Tensor, "B M"] | None = None,
+                mask: Bool[Tensor, "..."] | None = None) -> Float[Tensor, "B N D"]:  # fmt: skip
+        theta = self.frequencies(spectrum)[:, None, None]  # B 1 1 K/2
+
+        def turn(q, k):
+            k = k.flip(-2) if self.reverse else k
+            if not self.turns:
+                return q, k
+            keys_at = at if memory_at is None else memory_at
+            layout = self.frequencies.layout
+            return rotate(q, at[:, None, :, None] * theta, layout), rotate(k, keys_at[:, None, :, None] * theta, layout)
+
+        return self.attention(x, memory, mask=mask, rotary=turn)
+
+
+# ---- Encoder, decoder, model --------------------------------------------------------------------------------------------------------
+
+
+class Layer(nn.Module):
+    """Pre-norm transformer layer as in T5: RMS norms, no biases; the decoder's also looks at the encoder."""
+
+    def __init__(self, config: KairosConfig, cross: bool = False):
+        super().__init__()
+        norm = lambda: nn.RMSNorm(config.width, eps=config.norm_eps)
+        self.norm_self, self.attend = norm(), RotaryAttention(config)
+        self.norm_cross, self.cross = (norm(), RotaryAttention(config, cross=True)) if cross else (None, None)
+        self.norm_mlp = norm()
+        self.mlp = FeedForward(config.width, config.hidden, config.activation, gated=config.gated, bias=False, dropout=config.dropout)
+        self.dropout = nn.Dropout(config.dropout)
+
+    def forward(self, h, spectrum, at, mask, memory=None, memory_at=None, memory_mask=None, memory_query_at=None):
+        h = h + self.dropout(self.attend(self.norm_self(h), spectrum, at, mask=mask))
+        if self.cross is not None:
+            query_at = at if memory_query_at is None else memory_query_at
+            h = h + self.dropout(self.cross(self.norm_cross(h), spectrum, query_at, memory, memory_at, memory_mask))
+        return h + self.dropout(self.mlp(self.norm_mlp(h)))
+
+
+class Encoded(NamedTuple):
+    """Everything the encoder knows about a batch; notebooks draw from it."""
+
+    hidden: Float[Tensor, "B n D"]
+    mask: Bool[Tensor, "B n"]
+    at: Float[Tensor, "B n"]  # rotary positions
+    spectrum: Float[Tensor, "B F"]
+    routing: Routing
+    tokens: Tokens
+    embedded: Float[Tensor, "B n D"]
+
+
+class Kairos(nn.Module):
+    """Encoder over patches of mixed size, decoder of J forecast tokens, quantiles of J x H steps in one pass."""
+
+    probabilistic = True
+    causal = False
+    order_free = True  # every variate is a row of its own
+
+    def __init__(self, config: KairosConfig):
+        super().__init__()
+        self.config = c = config
+        self.router = Router(c)
+        self.patches = MixedPatches(c)
+        self.spectrum_norm = nn.LayerNorm(c.spectral_bins)
+        self.start = nn.Parameter(torch.randn(c.width))  # every forecast token starts as the same row
+        self.reg = nn.Parameter(torch.randn(c.width)) if c.reg_token else None
+        self.encoder = nn.ModuleList(Layer(c) for _ in range(c.encoder_layers))
+        self.decoder = nn.ModuleList(Layer(c, cross=True) for _ in range(c.decoder_layers))
+        self.encoder_norm, self.decoder_norm = (nn.RMSNorm(c.width, eps=c.norm_eps) for _ in range(2))
+        self.head = ResidualMLP(c.width, c.hidden, len(c.quantiles) * c.horizon, c.activation)
+        self.dropout = nn.Dropout(c.dropout)
+        self.register_buffer("levels", torch.tensor(c.quantiles, dtype=torch.float64), persistent=False)
+        self._initialise()
+
+    def _initialise(self):
+        """T5's scales: variances that keep unscaled scores near one."""
+        c = self.config
+        for layer in [*self.encoder, *self.decoder]:
+            for block in filter(None, (layer.attend, layer.cross)):
+                nn.init.normal_(block.attention.q.weight, std=(c.width * c.head_width) ** -0.5)
+                nn.init.normal_(block.attention.k.weight, std=c.width**-0.5)
+                nn.init.normal_(block.attention.v.weight, std=c.width**-0.5)
+                nn.init.normal_(block.attention.out.weight, std=(c.heads * c.head_width) ** -0.5)
+            for name, weight in layer.mlp.named_parameters():
+                nn.init.normal_(weight, std=(c.hidden if name.startswith("down") else c.width) ** -0.5)
+
+    # -- values in, values out --
+
+    def normalise(self, x: Float[Tensor, "B T"]) -> tuple[Float[Tensor, "B T"], Bool[Tensor, "B T"], Statistics]:
+        """z-scores by mean and deviation of the observed steps, 0 where nothing was seen. A constant row is scaled by its level."""
+        z, statistics = standardise(x, kind="asinh" if self.config.asinh else "std", constant="level")
+        return z.float(), observed(x), statistics
+
+    def restore(self, y: Float[Tensor, "B JH Q"], statistics: Statistics) -> Float[Tensor, "B JH Q"]:
+        return statistics.invert((y.clamp(-8, 8) if self.config.asinh else y).double())
+
+    def fill(self, context: Float[Tensor, "B T"]) -> Float[Tensor, "B T2"]:
+        context = context[:, -self.config.context :]
+        return context if "context_as_given" in self.config.quirks else left_pad(context, self.config.context)
+
+    # -- the network --
+
+    def encode(self, z: Float[Tensor, "B T"], seen: Bool[Tensor, "B T"], spectrum: Float[Tensor, "B F"] | None = None) -> Encoded:
+        """`spectrum` lends a series the features of another one (the shuffles of the IARoPE experiments)."""
+        c, longest = self.config, self.config.patch_lengths[0]
+        spectrum = self.spectrum_of(z) if spectrum is None else spectrum
+        z, seen = (left_pad(x, longest, value=0.0) for x in (z, seen))
+        grid = lambda x: rearrange(x, "B (N P) -> B N P", P=longest)
+        routing = self.router(grid(z), grid(seen).any(-1))
+        tokens = lay_out(routing.finest, seen, longest)
+        h = embedded = self.patches(z, seen, tokens, routing)  # B n D
+        mask, own = tokens.observed, (tokens.size > 0).sum(1, keepdim=True)  # B n, B 1
+        at = torch.arange(h.shape[1]).expand_as(mask).float() if c.positions == "index" else tokens.start / c.patch_lengths[-1]
+        if self.reg is not None:
+            h, mask, at = (nn.functional.pad(x, pad) for x, pad in ((h, (0, 0, 0, 1)), (mask, (0, 1)), (at, (0, 1))))
+            slot = torch.full_like(own, h.shape[1] - 1) if "reg_after_padding" in c.quirks else own
+            here = torch.arange(h.shape[1]) == slot  # B n
+            h, mask = torch.where(here[..., None], self.reg, h), mask | here
+            at = torch.where(here, slot if c.positions == "index" else z.shape[1] / c.patch_lengths[-1], at)
+        h = self.dropout(h)
+        for layer in self.encoder:
+            h = layer(h, spectrum, at, mask[:, None, None])
+        return Encoded(self.dropout(self.encoder_norm(h)), mask, at, spectrum, routing, tokens, embedded)
+
+    def spectrum_of(self, z: Float[Tensor, "B T"]) -> Float[Tensor, "B F"]:
+        """Layer-normed amplitudes of the first F frequencies, k cycles per context."""
+        bins = self.config.spectral_bins
+        amplitude = torch.fft.rfft(z).abs()[:, :bins]
+        return self.spectrum_norm(nn.functional.pad(amplitude, (0, bins - amplitude.shape[1])))
+
+    def decode(self, encoded: Encoded) -> Float[Tensor, "B J D"]:
+        c, n = self.config, self.config.forecast_tokens
+        h = self.dropout(self.start.expand(len(encoded.hidden), n, -1))
+        at = torch.arange(n).expand(len(h), -1).float()
+        query_at = at
+        if c.positions == "size":  # forecast tokens stand behind the context, a horizon apart
+            at = at * c.horizon / c.patch_lengths[-1]
+            query_at = at + encoded.tokens.start.add(encoded.tokens.size).amax(1, keepdim=True) / c.patch_lengths[-1]
+        for layer in self.decoder:
+            h = layer(h, encoded.spectrum, at, causal(n), encoded.hidden, encoded.at, encoded.mask[:, None, None], query_at)
+        return self.dropout(self.decoder_norm(h))
+
+    def read_out(self, decoded: Float[Tensor, "B J D"]) -> Float[Tensor, "B JH Q"]:
+        return rearrange(self.head(decoded), "B J (Q H) -> B (J H) Q", H=self.config.horizon)
+
+    def forward(self, context: Float[Tensor, "B T"], spectrum: Float[Tensor, "B F"] | None = None) -> Float[Tensor, "B JH Q"]:
+        """Quantiles of the next J x H steps, in the units of the series."""
+        z, seen, statistics = self.normalise(self.fill(context))
+        return self.restore(self.read_out(self.decode(self.encode(z, seen, spectrum))), statistics)
+
+    # -- training --
+
+    def row_loss(self, forecast: Float[Tensor, "B JH Q"], target: Float[Tensor, "B h"]) -> Float[Tensor, "B"]:
+        """Quantile loss per row: mean over levels, weighted sum over steps, in normalised units; missing steps cost nothing."""
+        steps, given = forecast.shape[1], target.shape[1]
+        weights = torch.ones(given)
+        if self.config.step_weights == "log_decay":
+            weights = ((math.log(steps) - torch.linspace(1 + 1e-5, steps - 1e-3, steps).log()) / steps)[:given]
+        losses = pinball(forecast[:, :given], target, self.levels.to(forecast.dtype), reduce=False)  # B h
+        return 2 * (losses * weights).sum(1)
+
+    def loss(self, batch: Float[Tensor, "B V T"], generator: torch.Generator | None = None) -> Float[Tensor, ""]:
+        """The last J x H steps of the batch are forecast from all before them."""
+        steps = self.config.forecast_tokens * self.config.horizon
+        rows = rearrange(batch, "B V T -> (B V) T")
+        z, seen, statistics = self.normalise(self.fill(rows[:, :-steps]))
+        target = statistics.apply(rows[:, -steps:]).clamp(-12, 12)  # one outlier must not own the step
+        return self.row_loss(self.read_out(self.decode(self.encode(z, seen))), target).mean() / steps
+
+    # -- forecasting --
+
+    def roll_out(self, context: Float[Tensor, "B T"], horizon: int) -> Float[Tensor, "B h Q"]:
+        """Beyond J x H steps the median is taken as observed and the whole read again: later quantiles are conditional on it."""
+        median, chunks = int((self.levels - 0.5).abs().argmin()), []
+        while sum(chunk.shape[1] for chunk in chunks) < horizon:
+            chunks.append(self(context))
+            context = torch.cat([context, chunks[-1][..., median].to(context.dtype)], dim=1)
+        return torch.cat(chunks, dim=1)[:, :horizon]
+
+    @torch.no_grad()
+    def predict_quantiles(self, context: Float[Tensor, "B V T"], horizon: int, levels: Sequence[float], *, positive: bool = False,
+                          flip: bool = False) -> Float[Tensor, "B V h Q"]:  # fmt: skip
+        """`positive`: no forecast below zero for rows without a negative value; `flip`: mean of f(x) and -f(-x)."""
+        rows = rearrange(context, "B V T -> (B V) T")
+        quantiles = self.roll_out(rows, horizon)
+        if flip:
+            quantiles = (quantiles - self.roll_out(-rows, horizon).flip(-1)) / 2
+        if positive:
+            never_negative = ~(rows < 0).any(1)
+            quantiles = torch.where(never_negative[:, None, None], quantiles.clamp_min(0), quantiles)
+        if "crossing_quantiles" not in self.config.quirks or tuple(levels) != self.config.quantiles:
+            quantiles = interpolate_quantiles(quantiles, self.config.quantiles, levels)
+        return rearrange(quantiles, "(B V) h Q -> B V h Q", B=len(context)).to(context.dtype)
+
+    @torch.no_grad()
+    def embed(self, x: Float[Tensor, "B V T"]) -> Float[Tensor, "B D"]:
+        """Mean encoder state over observed tokens and variates."""
+        z, seen, _ = self.normalise(self.fill(rearrange(x, "B V T -> (B V) T")))
+        encoded = self.encode(z, seen)
+        weight = encoded.mask[..., None].float()
+        mean = (encoded.hidden * weight).sum(1) / weight.sum(1).clamp_min(1)
+        return rearrange(mean, "(B V) D -> B V D", B=len(x)).mean(1)
+
+    def sites(self) -> list[HeadSite | MLPSite]:
+        found: list[HeadSite | MLPSite] = []
+        for stack, layers in (("encoder", self.encoder), ("decoder", self.decoder)):
+            for i, layer in enumerate(layers):
+                found.append(attention_site(stack, i, "self", layer.attend.attention))
+                if layer.cross is not None:
+                    found.append(attention_site(stack, i, "cross", layer.cross.attention))
+                found.append(MLPSite(stack, i, layer.mlp))
+        return found
