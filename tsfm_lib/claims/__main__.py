@@ -1,0 +1,50 @@
+"""python -m tsfm_lib.claims: list the claims; K3: one with its rule; K3 --data FILE: test it on a series of one's own."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+
+from tsfm_lib import claims
+from tsfm_lib.errors import TsfmError
+
+
+def on_own_series(id: str, file: str) -> str:
+    """Run the check registered for a claim on a file, or say in one sentence why there is none."""
+    one = claims.claim(id)
+    if one.id not in claims.OWN_DATA:
+        return f"{one.id} cannot be tested on a series of one's own: {one.own or 'its rule compares recorded runs, not series'}."
+    from tsfm_lib import data
+
+    module, function = claims.OWN_DATA[one.id].split(":")
+    found = getattr(import_module(module), function)(data.read(file))
+    return str(found if isinstance(found, claims.Verdict) else claims.judge(one.id, found))
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m tsfm_lib.claims", description="The claims, their rules and their verdicts.")
+    parser.add_argument("id", nargs="?", help="a claim, such as K3; without it all are listed")
+    parser.add_argument("--data", metavar="FILE", help="test the claim on this file (csv, csv.gz, tsf, ts, tsv, npz)")
+    parser.add_argument("--verdicts", action="store_true", help="list the verdicts from the recorded rows")
+    asked = parser.parse_args(arguments)
+    try:
+        if asked.id is None and asked.data:
+            raise TsfmError("--data needs a claim: python -m tsfm_lib.claims K3 --data FILE")
+        if asked.data:
+            print(on_own_series(asked.id, asked.data))
+        elif asked.id:
+            rows = claims.recorded(asked.id)
+            print(claims.claim(asked.id), claims.judge(asked.id, rows) if len(rows) else "verdict   not yet measured", sep="\n")
+        elif asked.verdicts:
+            print(claims.table(), claims.by_chance(), sep="\n\n")
+        else:
+            for one in claims.CLAIMS.values():
+                print(f"{one.id:<4}{one.said_by:<17}{one.words}")
+    except TsfmError as refused:
+        print(refused, file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
