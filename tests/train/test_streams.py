@@ -1,0 +1,110 @@
+"""Streams are functions of the step; making them ahead changes the time, not the bytes."""
+
+import os
+import time
+
+import numpy as np
+import pytest
+import torch
+
+from tests.train.toys import Waves, recipe
+from tsfm_lib.data import as_series_set
+from tsfm_lib.errors import TsfmError
+from tsfm_lib.train.streams import from_windows, generated, prefetch
+
+SMALL = {"batch": 16, "context": 64, "horizon": 16, "pool": 64}
+
+
+@pytest.fixture(scope="module")
+def stream():
+    return generated(recipe(mixture="periodic", **SMALL), progress=False)
+
+
+def test_generated_batches_are_functions_of_seed_and_step(stream):
+    a, b = stream(3), stream(3)
+    assert a.shape == (16, 1, 80) and a.dtype == torch.float32 and torch.equal(a.nan_to_num(9e9), b.nan_to_num(9e9))
+    assert not torch.equal(a.nan_to_num(0), stream(4).nan_to_num(0))
+    other = generated(recipe(mixture="periodic", seed=1, **SMALL), progress=False)
+    assert not torch.equal(a.nan_to_num(0), other(3).nan_to_num(0))
+
+
+def test_only_contexts_have_gaps(stream):
+    batches = torch.cat([stream(step) for step in range(8)])
+    assert batches[..., 64:].isfinite().all() and batches[..., :64].isnan().any() and batches[..., :64].isfinite().any(-1).all()
+
+
+def test_a_stream_describes_itself(stream):
+    assert stream.description["mixture"] == "periodic" and stream.description["series"] == 64
+    assert set(stream.description["weights"]) == {"gp", "seasonal", "templates"}
+    with pytest.raises(TsfmError, match="no mixture is named 'finale'.*did you mean 'final'"):
+        generated(recipe(mixture="finale"), progress=False)
+
+
+@pytest.mark.parametrize("processes", [False, True])
+def test_prefetched_equals_synchronous(stream, processes):
+    with prefetch(stream, 2, processes=processes) as ahead:
+        assert ahead.description == stream.description
+        for step in [0, 1, 2, 3, 10, 11, 4]:                              # with a jump forward, as after a resume, and one back
+            assert torch.equal(ahead(step).nan_to_num(9e9), stream(step).nan_to_num(9e9))
+
+
+def test_order_holds_when_early_steps_are_slow():
+    def uneven(step):
+        time.sleep(0.03 if step % 3 == 0 else 0)
+        return torch.full((1, 1, 1), float(step))
+
+    with prefetch(uneven, 3) as ahead:
+        assert [int(ahead(step)) for step in range(9)] == list(range(9))
+
+
+def test_a_failing_worker_is_heard():
+    def broken(step):
+        if step == 2:
+            raise TsfmError("no series left")
+        return torch.zeros(1, 1, 1)
+
+    with prefetch(broken, 1) as ahead:
+        ahead(0), ahead(1)
+        with pytest.raises(TsfmError, match="no series left"):
+            ahead(2)
+
+
+def test_worker_processes_are_other_processes_and_end():
+    class Whoami(Waves):
+        def __call__(self, step):
+            return torch.tensor([[[float(os.getpid())]]], dtype=torch.float64)
+
+    with prefetch(Whoami(), 1, processes=True) as ahead:
+        pid = int(ahead(0))
+        assert pid != os.getpid()
+    with pytest.raises(ProcessLookupError):
+        os.kill(pid, 0)
+
+
+def test_every_window_is_seen_once_an_epoch():
+    values = np.stack([np.arange(12.0), 100 + np.arange(12.0)])
+    stream = from_windows(values, context=4, horizon=2, batch=5, seed=1)             # 7 windows a channel: epochs end inside a batch
+    assert len(stream) == 14
+    firsts = [int(x) for step in range(14) for x in stream(step)[:, 0, 0]]
+    for epoch in range(5):
+        assert sorted(firsts[14 * epoch : 14 * epoch + 14]) == [*range(7), *range(100, 107)]
+    assert firsts[:14] != firsts[14:28]
+
+
+def test_windows_keep_order_in_time_and_channels_apart_or_together():
+    values = np.arange(24.0).reshape(2, 12)
+    apart, together = (from_windows(values, 4, 2, 3, together=t) for t in (False, True))
+    assert apart(0).shape == (3, 1, 6) and together(0).shape == (3, 2, 6) and len(together) == 7
+    assert (apart(0).diff(dim=-1) == 1).all() and (together(0)[:, 1] - together(0)[:, 0] == 12).all()
+
+
+def test_only_the_train_part_of_a_set_is_cut():
+    stream = from_windows(as_series_set(np.arange(100.0)), context=8, horizon=4, batch=64)      # 7:1:2
+    assert max(float(stream(step).max()) for step in range(4)) == 69.0 and stream.description["windows"] == 70 - 12 + 1
+
+
+def test_series_shorter_than_a_window_are_refused():
+    with pytest.raises(TsfmError, match="longest series has 5 points, windows need 12"):
+        from_windows(np.zeros((1, 5)), 8, 4, 2)
+    with pytest.raises(TsfmError, match=r"shape \[V, T\], got \[5\]"):
+        from_windows(np.zeros(5), 2, 1, 2)
