@@ -42,6 +42,7 @@ def pictures() -> dict[str, Figure]:
         "forecasts": plotting.forecast(rng.normal(size=80), {"kairos-nano": fan, "naive": fan * 0}, LEVELS),
         "paired": plotting.paired(runs(), "density", "WQL"),
         "lines": plotting.lines(runs(), "density", "WQL"),
+        "gallery": plotting.gallery({"gp": rng.normal(size=50), "ets": rng.normal(size=50), "walks": rng.normal(size=50)}),
         "heat": plotting.heat(rng.normal(size=(4, 6)), diverging=True, label="MASE"),
         "heats": plotting.heats({"all": rng.random((4, 6)), "causal": np.tri(4)}, x="key", y="query", label="weight"),
         "patch_map": plotting.patch_map(rng.normal(size=256), rng.choice([8, 16, 32], 8), rng.random(8) < 0.4),

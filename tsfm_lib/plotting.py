@@ -41,7 +41,7 @@ COLOURS = {
 
 VERDICTS = {"reproduced": BLUE, "direction holds": SKY, "not resolved": GREY, "refuted here": RED, "needs data": PALE,
             "needs official weights": PALE}
-_SPARE = (BLUE, ORANGE, GREEN, RED, PURPLE, BROWN, PINK, YELLOW, SKY, INK)
+_SPARE = (BLUE, ORANGE, GREEN, RED, PURPLE, BROWN, YELLOW, SKY, INK)          # pink is too near to purple
 
 
 def theme() -> None:
@@ -220,17 +220,20 @@ def heat(matrix: ArrayLike, xlabels: Sequence[Any] | None = None, ylabels: Seque
 
 
 def heats(matrices: Mapping[str, ArrayLike], *, x: str = "", y: str = "", label: str = "", title: str = "", size: str = "medium") -> Figure:
-    """Several matrices side by side on one colour scale, first row on top: masks, attention patterns, patches."""
+    """Several matrices side by side on one colour scale, first row on top: masks, attention patterns, patches. No label, no colour bar."""
     values = {name: np.asarray(matrix, np.float64) for name, matrix in matrices.items()}
     low, high = min(map(np.nanmin, values.values())), max(map(np.nanmax, values.values()))
+    square = all(matrix.shape[0] == matrix.shape[1] for matrix in values.values())
     figure, axes = canvas(size, 1, len(values), squeeze=False)
-    for i, (place, (name, matrix)) in enumerate(zip(axes.flat, values.items())):
-        picture = place.imshow(matrix, cmap="viridis", vmin=low, vmax=high, aspect="auto", interpolation="nearest")
+    figure.set_figheight(SIZES[size][0] / (len(values) + bool(label) / 2) + 0.6) if square else None
+    for place, (name, matrix) in zip(axes.flat, values.items()):
+        picture = place.imshow(matrix, cmap="viridis", vmin=low, vmax=high, aspect="equal" if square else "auto", interpolation="nearest")
         place.grid(visible=False)
         for axis in (place.xaxis, place.yaxis):
             axis.set_major_locator(mpl.ticker.MaxNLocator(5, integer=True))
-        _finish(place, x, "" if i else y, name)
-    figure.colorbar(picture, ax=axes, label=label, shrink=0.9)
+        _finish(place, title=name)
+    figure.colorbar(picture, ax=axes, label=label, shrink=0.9) if label else None
+    figure.supxlabel(x, fontsize="medium"), figure.supylabel(y, fontsize="medium")
     figure.suptitle(title, x=0.01, ha="left", fontsize="medium") if title else None
     return figure
 

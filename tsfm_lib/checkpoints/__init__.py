@@ -62,6 +62,7 @@ def save(model: nn.Module, folder: str | Path, card: Mapping[str, Any] | None = 
     try:
         fresh.chmod(0o755)
         save_file(tensors, fresh / "model.safetensors", metadata={"format": "pt"})
+        (fresh / "model.safetensors").chmod(0o644)  # the writer makes it private
         for name, content in (("config.json", config), ("card.json", card)):
             (fresh / name).write_text(json.dumps(content, indent=2) + "\n")
         if folder.exists():
