@@ -41,7 +41,7 @@ COLOURS = {
 
 VERDICTS = {"reproduced": BLUE, "direction holds": SKY, "not resolved": GREY, "refuted here": RED, "needs data": PALE,
             "needs official weights": PALE}
-_SPARE = (BLUE, ORANGE, GREEN, RED, PURPLE, BROWN, YELLOW, SKY, INK)          # pink is too near to purple
+_SPARE = (BLUE, ORANGE, GREEN, RED, PURPLE, SKY, INK)      # told apart as thin lines on white
 
 
 def theme() -> None:
@@ -146,8 +146,9 @@ def gallery(series: Mapping[str, ArrayLike], *, columns: int = 2, title: str = "
     rows = -(-len(series) // columns)
     figure, axes = canvas(size, rows, columns, squeeze=False)
     figure.set_figheight(1.25 * rows + 0.5)
+    shade = colours(series)
     for place, (name, values) in zip(axes.flat, series.items()):
-        place.plot(np.asarray(values, np.float64), color=colour(name), lw=1)
+        place.plot(np.asarray(values, np.float64), color=shade[name], lw=1)
         _finish(place, title=name)
         place.set(xticks=[], yticks=[])
     for place in axes.flat[len(series) :]:
@@ -225,7 +226,7 @@ def heats(matrices: Mapping[str, ArrayLike], *, x: str = "", y: str = "", label:
     low, high = min(map(np.nanmin, values.values())), max(map(np.nanmax, values.values()))
     square = all(matrix.shape[0] == matrix.shape[1] for matrix in values.values())
     figure, axes = canvas(size, 1, len(values), squeeze=False)
-    figure.set_figheight(SIZES[size][0] / (len(values) + bool(label) / 2) + 0.6) if square else None
+    figure.set_figheight(SIZES[size][0] / (len(values) + bool(label) / 2) + 0.6 + 0.3 * bool(title)) if square else None
     for place, (name, matrix) in zip(axes.flat, values.items()):
         picture = place.imshow(matrix, cmap="viridis", vmin=low, vmax=high, aspect="equal" if square else "auto", interpolation="nearest")
         place.grid(visible=False)

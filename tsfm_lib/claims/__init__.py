@@ -27,7 +27,7 @@ __all__ = ["CLAIMS", "OWN_DATA", "Chance", "Claim", "Difference", "Equivalence",
 
 CLAIMS: dict[str, Claim] = {c.id: c for module in (kairos, time_tracker, cauker, msft, redundancies) for c in module.CLAIMS}
 
-OWN_DATA: dict[str, str] = {}
+OWN_DATA: dict[str, str] = {"K3": "tsfm_lib.experiments.kairos:iarope_on"}
 """claim id -> "module:function". The function takes a `tsfm_lib.data` set and returns rows for the claim's rule, or a Verdict."""
 
 

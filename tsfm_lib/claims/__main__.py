@@ -10,15 +10,18 @@ from tsfm_lib.errors import TsfmError
 
 
 def on_own_series(id: str, file: str) -> str:
-    """Run the check registered for a claim on a file, or say in one sentence why there is none."""
-    one = claims.claim(id)
-    if one.id not in claims.OWN_DATA:
-        return f"{one.id} cannot be tested on a series of one's own: {one.own or 'its rule compares recorded runs, not series'}."
+    """Run the check registered for a claim on a file, or refuse with the reason why there is none."""
     from tsfm_lib import data
 
+    one, series = claims.claim(id), data.read(file)
+    if one.id not in claims.OWN_DATA:
+        raise TsfmError(f"{one.id} cannot be tested on a series of one's own: {one.own or 'its rule compares recorded runs, not series'}.")
     module, function = claims.OWN_DATA[one.id].split(":")
-    found = getattr(import_module(module), function)(data.read(file))
-    return str(found if isinstance(found, claims.Verdict) else claims.judge(one.id, found))
+    found = getattr(import_module(module), function)(series)
+    if isinstance(found, claims.Verdict):
+        return str(found)
+    means = found.groupby("variant", sort=False).mean(numeric_only=True).drop(columns=["seed", "unit", "horizon"], errors="ignore")
+    return f"{means.round(4)}\n\n{claims.judge(one.id, found)}"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
