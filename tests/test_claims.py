@@ -195,6 +195,13 @@ def test_missing_rows_are_named_and_never_a_verdict():
     assert claims.judge("M2", simulate({"msft": 0.0}, np.random.default_rng(15), experiment="other")).verdict == "needs data"
 
 
+@pytest.mark.parametrize(("id", "rows", "words"), [("K3", None, "got NoneType"), ("K3", [1], "got list"), (3, pd.DataFrame(), "got 3")])
+def test_what_cannot_be_judged_is_said(id, rows, words):
+    free = lambda function: getattr(function, "__wrapped__", function)  # as where nothing checks types
+    with pytest.raises(TsfmError, match=words):
+        free(claims.verdict.judge_claim)(free(claims.claim)(id), rows)
+
+
 def test_k1_needs_the_gain_and_its_disappearance():
     def rows(gain_calm, rng):
         out = []

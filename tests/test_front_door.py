@@ -1,9 +1,11 @@
 """The front door: names, folders and hub ids in; arrays, lists and pandas objects in and out."""
 
+import shutil
 import subprocess
 import sys
 import time
 import types
+from pathlib import Path
 from statistics import median
 
 import numpy as np
@@ -13,6 +15,7 @@ import torch
 
 import tsfm_lib
 from tsfm_lib import checkpoints, front
+from tsfm_lib.data import fetching
 from tsfm_lib.errors import TsfmError
 from tsfm_lib.models.baselines import SeasonalNaive
 from tsfm_lib.models.scratch import PatchTSTConfig
@@ -75,6 +78,16 @@ def test_names_folders_and_options(folder):
     refused(lambda: tsfm_lib.load("naive", seasons=3), "naive does not take these options", "seasons")
 
 
+def test_a_folder_in_the_working_directory_does_not_shadow_a_registered_name(folder, monkeypatch):
+    monkeypatch.chdir(folder.parent)
+    for name in ("theta", "dlinear", "mine"):
+        shutil.copytree(folder, name)
+    assert type(tsfm_lib.load("theta")).__name__ == "Theta"
+    refused(lambda: tsfm_lib.load("dlinear"), "architecture without weights")
+    for place in (Path("theta"), "./theta", "mine", folder.parent / "dlinear"):
+        assert tsfm_lib.load(place).config == PatchTSTConfig.tiny()
+
+
 def test_saved_through_the_front_door(tmp_path):
     model = checkpoints.build("dlinear", {"context": 32, "horizon": 8})
     tsfm_lib.save(model, tmp_path / "d", card={"licence": "CC0"})
@@ -90,7 +103,7 @@ def test_what_is_not_a_model_is_named(tmp_path):
 
 def test_a_hub_id_without_the_extra_is_one_sentence_within_a_second(monkeypatch):
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
-    refused(lambda: tsfm_lib.load("mldi-lab/Kairos_10m"), "'mldi-lab/Kairos_10m'", "pip install 'tsfm-lib[hub]'", seconds=1)
+    refused(lambda: tsfm_lib.load("mldi-lab/Kairos_10m"), "'mldi-lab/Kairos_10m'", "pip install huggingface_hub", seconds=1)
 
 
 @pytest.fixture
@@ -133,7 +146,7 @@ def test_a_network_that_swallows_everything_is_not_waited_for(hub, monkeypatch):
         time.sleep(1.5)
         raise TimeoutError("no answer")
 
-    monkeypatch.setattr(front.socket, "create_connection", swallow)
+    monkeypatch.setattr(fetching.socket, "create_connection", swallow)
     refused(lambda: tsfm_lib.load("org/model"), "cannot be reached", seconds=1)
 
 
@@ -236,6 +249,27 @@ def test_a_long_frame_keeps_its_columns(names, time_axis):
                                      pd.Timestamp("2024-02-01")] if time_axis == "stamps" else [12, 13, 30, 31])  # fmt: skip
 
 
+def test_a_series_of_one_point_goes_on_as_the_others_do():
+    at = pd.date_range("2024", periods=6, freq="MS")
+    long = pd.DataFrame({"unique_id": ["a"] * 6 + ["b", "c"], "ds": [*at, at[-1], pd.Timestamp("2024-06-15")], "y": np.arange(8.0)})
+    found = tsfm_lib.forecast("naive", long, 2, [0.5])
+    july, august = pd.date_range("2024-07", periods=2, freq="MS")
+    assert found.ds.tolist() == [july, august] * 3 and found["0.5"].tolist() == [5, 5, 6, 6, 7, 7]
+    pd.testing.assert_frame_equal(tsfm_lib.forecast("naive", long.set_index("unique_id"), 2, [0.5]), found)
+
+
+def test_quarters_within_a_month_keep_their_season():
+    y = pd.Series(np.arange(12.0), index=pd.date_range("2020", periods=12, freq="QS") + pd.Timedelta(days=14))
+    found = tsfm_lib.forecast("seasonal-naive", y, 2, [0.5])
+    assert found["0.5"].tolist() == [8, 9] and found.index[0] == pd.Timestamp("2023-01-15")
+
+
+def test_the_index_of_a_saved_frame_is_no_variate():
+    saved = pd.DataFrame({"Unnamed: 0": range(4), "date": pd.date_range("2024", periods=4).astype(str), "y": np.arange(4.0)})
+    found = tsfm_lib.forecast("naive", saved, 1, [0.5])
+    assert found.unique_id.tolist() == ["y"] and found.ds.tolist() == [pd.Timestamp("2024-01-05")]
+
+
 def test_the_season_follows_from_the_frequency():
     hours = pd.Series(np.random.default_rng(0).normal(size=100), index=pd.date_range("2024", periods=100, freq="h"))
     found = tsfm_lib.forecast("seasonal-naive", hours, 3, [0.5])
@@ -261,11 +295,66 @@ def test_a_catalogue_set_can_be_forecast():
     (dict(data=[1.0], horizon=1, season=0), ["season", "got 0"]),
     (dict(data=[1.0], horizon=0), ["horizon", "got 0"]),
     (dict(data=[1.0], horizon=2.5), ["horizon", "got 2.5"]),
+    (dict(data=[1.0], horizon=2, season=24.5), ["season", "got 24.5"]),
+    (dict(data=[1.0], horizon=2, quantiles=[0.5, 0.50000001]), ["differ in their first six digits"]),
     (dict(data=[1.0], horizon=2, quantiles=[0.5, 1.0]), ["between 0 and 1"]),
     (dict(data=[1.0], horizon=2, model=torch.nn.Identity()), ["Identity does not forecast"]),
 ])  # fmt: skip
 def test_bad_requests_are_one_sentence(arguments, words):
     refused(lambda: tsfm_lib.forecast(**{"model": "naive", **arguments}), *words)
+
+
+def test_whole_floats_count_as_whole_numbers():
+    x = np.arange(30.0) % 7
+    found = tsfm_lib.forecast("seasonal-naive", x, 3.0, [0.5], season=7.0)
+    np.testing.assert_array_equal(found, tsfm_lib.forecast("seasonal-naive", x, 3, [0.5], season=7))
+
+
+# Wrong types as a user meets them: the test suite's own type checks would answer first, so these run in a process without them.
+MISTYPED = {
+    "tsfm.load(None)": "expected the name of a model",
+    "tsfm.load(5)": "expected the name of a model",
+    "tsfm.load('')": "expected the name of a model",
+    "tsfm.load(folder, season=3)": "no option but device, got season=3",
+    "tsfm.load(folder, device='cudda')": "got 'cudda'",
+    "tsfm.load('seasonal-naive', season=0)": "the season should be a whole number, 1 or more, got 0",
+    "tsfm.load('theta', season=12.5)": "the season should be a whole number, 1 or more, got 12.5",
+    "tsfm.forecast('naive', [1.0], 2, season='24')": "the season should be a whole number, 1 or more, got '24'",
+    "tsfm.forecast('naive', [1.0], '2')": "the horizon should be a whole number, 1 or more, got '2'",
+    **{f"tsfm.forecast('naive', [1.0], 2, {q})": f"numbers between 0 and 1, got {q}" for q in ("0.5", "'0.5'", "('a', 'b')", "None")},
+    "evaluate('naive', 'embedded', levels=0.5, progress=False)": "list of numbers between 0 and 1, got 0.5",
+    "last_windows('nile', 4)": "got str",
+    "make_pool('final', 4)": "expected a Mixture, got 'final'",
+    "make_pool(Mixture.only(walks=1), 4, 32, progress=False).batch(2, 16, 0)": "expected a random generator, got 0",
+    "judge('K3', None)": "got NoneType",
+}
+
+
+def test_wrong_types_are_one_sentence_as_well(folder):
+    code = f"""import tsfm_lib as tsfm
+from tsfm_lib.claims import judge
+from tsfm_lib.evaluate import evaluate, last_windows
+from tsfm_lib.synth.mixture import Mixture, make_pool
+folder = {str(folder)!r}
+for call in {list(MISTYPED)!r}:
+    try:
+        print("accepted:", eval(call))
+    except tsfm.errors.TsfmError as refusal:
+        print(refusal)
+    except Exception as raw:
+        print("raw:", repr(raw))"""
+    said = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True).stdout.splitlines()
+    wrong = [(call, got) for (call, words), got in zip(MISTYPED.items(), said, strict=True) if words not in got or got.startswith("raw")]
+    assert not wrong
+
+
+def test_a_model_with_weights_forecasts_and_embeds_in_its_own_precision_and_evaluation_mode():
+    model = checkpoints.build("patchtst", PatchTSTConfig.tiny()).double().train()
+    x = np.random.default_rng(0).normal(size=(2, 1, 50))
+    forecast, vectors = tsfm_lib.forecast(model, x, 3, Q), tsfm_lib.embed(model, x)
+    assert model.training
+    np.testing.assert_array_equal(forecast, tsfm_lib.forecast(model.eval(), x, 3, Q))
+    np.testing.assert_array_equal(vectors, tsfm_lib.embed(model, x))
 
 
 def test_embeddings_of_all_kinds_of_input():

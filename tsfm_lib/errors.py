@@ -2,6 +2,8 @@
 
 from collections.abc import Iterable
 from difflib import get_close_matches
+from numbers import Real
+from typing import Any
 
 
 class TsfmError(ValueError):
@@ -10,6 +12,20 @@ class TsfmError(ValueError):
 
 class DataMissing(TsfmError):
     """A data set that is not on this machine and could not be fetched."""
+
+
+def whole(value: Any, name: str, least: int = 1) -> int:
+    """A number that counts something, as int; 24.0 passes for 24.
+
+    >>> whole(24.0, "the season")
+    24
+    >>> whole("24", "the season")
+    Traceback (most recent call last):
+    tsfm_lib.errors.TsfmError: the season should be a whole number, 1 or more, got '24'
+    """
+    if isinstance(value, bool) or not isinstance(value, Real) or not float(value).is_integer() or value < least:
+        raise TsfmError(f"{name} should be a whole number, {least} or more, got {value!r}")
+    return int(value)
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

@@ -1,32 +1,29 @@
 """The front door: models by name, and forecasts and embeddings of whatever holds series.
 
-`load` looks for a local folder, then a baseline, then shipped weights, then a hub id. `forecast` and `embed` take arrays, tensors, ragged
+`load` looks for a baseline, then shipped weights, then a local folder, then a hub id. `forecast` and `embed` take arrays, tensors, ragged
 lists and pandas objects (`tsfm_lib.tables`); shorter series are filled in front with missing values, which every model reads as absent.
 """
 
 import json
 import os
 import re
-import socket
-import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
-from urllib.request import getproxies
 
 import numpy as np
 import pandas as pd
 import torch
 
 from tsfm_lib import checkpoints
-from tsfm_lib.errors import TsfmError, nearest
+from tsfm_lib.errors import TsfmError, nearest, whole
+from tsfm_lib.evaluate.forecasting import at_work, predict
+from tsfm_lib.evaluate.metrics import DECILES, checked
 from tsfm_lib.models import BASELINES, MODELS
 from tsfm_lib.paths import WEIGHTS
 
 save = checkpoints.save
 AT_ONCE = 64  # series that share one call of a model
-DECILES = tuple(round(0.1 * i, 1) for i in range(1, 10))
 
 
 def shipped() -> dict[str, Path]:
@@ -55,7 +52,8 @@ def models() -> pd.DataFrame:
 def load(name: str | Path, **options: Any) -> Any:
     """A model, ready to use: by the name of a baseline or of shipped weights, from a folder, or from the hub ("organisation/name").
 
-    Options go to the baseline (`season=24`) or to `checkpoints.load` (`device="cuda"`).
+    A registered name means the same whatever lies in the working directory: a folder called `theta` is "./theta", or a Path. Options go
+    to the baseline (`season=24`) or say where the weights shall be (`device="cuda"`).
 
     >>> load("seasonal-naive", season=12)
     SeasonalNaive(season=12, intervals=False)
@@ -63,24 +61,34 @@ def load(name: str | Path, **options: Any) -> Any:
     Traceback (most recent call last):
     tsfm_lib.errors.TsfmError: no model named 'seasonal-niave'; did you mean 'seasonal-naive'?
     """
-    text, weights = str(name), shipped()
-    if (Path(name) / "config.json").is_file():
-        return checkpoints.load(name, **options)
-    if text in BASELINES:
+    if not isinstance(name, (str, Path)) or not str(name).strip():
+        raise TsfmError(f"expected the name of a model, a folder or a hub id, got {name!r}: tsfm_lib.models() lists the names")
+    text, weights, folder = str(name), shipped(), Path(name).expanduser()
+    named = isinstance(name, str)
+    if named and text in BASELINES:
         entry = BASELINES[text]
         try:
             return entry.model_class()(**{**entry.options, **options})
         except TypeError as problem:
             raise TsfmError(f"{text} does not take these options: {problem}") from None
-    if text in weights:
-        return checkpoints.load(weights[text], **options)
-    if text in MODELS:
+    if named and text in weights:
+        folder = weights[text]
+    elif named and text in MODELS:
         raise TsfmError(f"{text!r} is an architecture without weights: make one with tsfm_lib.checkpoints.build({text!r}, seed=0)")
-    if isinstance(name, Path) or text.startswith((".", "/", "~")) or Path(name).is_dir():
-        raise TsfmError(f"{text} is not a model folder: expected a folder with config.json and model.safetensors")
-    if re.fullmatch(r"[\w.-]+/[\w.-]+", text):
-        return checkpoints.load(from_hub(text), **options)
-    raise TsfmError(f"no model named {text!r}{nearest(text, [*BASELINES, *weights, *MODELS])}")
+    elif not (folder / "config.json").is_file():
+        if not named or text.startswith((".", "/", "~")) or folder.is_dir():
+            raise TsfmError(f"{text} is not a model folder: expected a folder with config.json and model.safetensors")
+        if not re.fullmatch(r"[\w.-]+/[\w.-]+", text):
+            raise TsfmError(f"no model named {text!r}{nearest(text, [*BASELINES, *weights, *MODELS])}")
+        folder = from_hub(text)
+    for option, value in options.items():
+        if option != "device":
+            raise TsfmError(f"{text} has weights, so it takes no option but device, got {option}={value!r}: leave it out")
+        try:
+            torch.empty(0, device=value)
+        except (RuntimeError, AssertionError, TypeError):
+            raise TsfmError(f"expected a device that is here, such as 'cpu', got {value!r}: leave it out for the cpu") from None
+    return checkpoints.load(folder, **options)
 
 
 def from_hub(name: str) -> Path:
@@ -88,7 +96,7 @@ def from_hub(name: str) -> Path:
     try:
         from huggingface_hub import snapshot_download
     except ImportError:
-        raise TsfmError(f"{name!r} is a hub id and needs the optional package huggingface_hub: pip install 'tsfm-lib[hub]'") from None
+        raise TsfmError(f"{name!r} is a hub id and needs one more package: pip install huggingface_hub") from None
     wanted = {"allow_patterns": ["*.json", "*.safetensors"]}
     try:
         return Path(snapshot_download(name, local_files_only=True, **wanted))
@@ -97,7 +105,9 @@ def from_hub(name: str) -> Path:
     if os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE"):
         raise TsfmError(f"{name!r} is not in the hub's cache and HF_HUB_OFFLINE forbids to fetch it: unset it, or give a local folder")
     endpoint = os.environ.get("HF_ENDPOINT", "https://huggingface.co")
-    if not reachable(getproxies().get("https") or endpoint):
+    from tsfm_lib.data.fetching import answers
+
+    if not answers(endpoint, 0.7):
         raise TsfmError(f"{name!r} is not in the hub's cache and {endpoint} cannot be reached: connect a network, or give a local folder")
     try:
         return Path(snapshot_download(name, **wanted))
@@ -105,25 +115,8 @@ def from_hub(name: str) -> Path:
         raise TsfmError(f"{name!r} could not be fetched from the hub ({type(problem).__name__}): check the id and the network") from None
 
 
-def reachable(url: str, seconds: float = 0.7) -> bool:
-    """Whether a server answers at all. In a thread, as looking up the name knows no time limit."""
-    parts, answered = urlsplit(url if "//" in url else f"//{url}"), threading.Event()
-
-    def knock():
-        try:
-            with socket.create_connection((parts.hostname, parts.port or (80 if parts.scheme == "http" else 443)), timeout=seconds):
-                answered.set()
-        except OSError:
-            pass
-
-    thread = threading.Thread(target=knock, daemon=True)
-    thread.start()
-    thread.join(seconds)
-    return answered.is_set()
-
-
 def forecast(model: Any, data: Any, horizon: int | float | np.integer, quantiles: Sequence[float] | np.ndarray = DECILES,
-             season: int | np.integer | None = None) -> Any:  # fmt: skip
+             season: int | float | np.integer | None = None) -> Any:  # fmt: skip
     """Quantiles of the next `horizon` steps of every series; `model` is a model or its name.
 
     array or tensor [T], [V, T], [B, V, T]   array [..., horizon, Q]
@@ -142,21 +135,19 @@ def forecast(model: Any, data: Any, horizon: int | float | np.integer, quantiles
                 0.1  0.9
     2024-03-31  7.0  7.0
     """
-    if isinstance(horizon, bool) or not isinstance(horizon, (int, np.integer)) or horizon < 1:
-        raise TsfmError(f"the horizon must be a whole number of steps, 1 or more, got {horizon!r}")
-    levels = [float(q) for q in quantiles]
-    if not levels or not all(0 < q < 1 for q in levels) or len(set(levels)) < len(levels):
-        raise TsfmError(f"quantiles must be different levels between 0 and 1, got {levels}")
+    horizon, levels = whole(horizon, "the horizon"), checked(quantiles).tolist()
+    if len({f"{q:g}" for q in levels}) < len(levels):  # what a column is called
+        raise TsfmError(f"quantile levels should differ in their first six digits, got {levels}: ask for each once")
     model = load(model) if isinstance(model, (str, Path)) else model
     if not hasattr(model, "predict_quantiles"):
         raise TsfmError(f"{type(model).__name__} does not forecast: expected one with predict_quantiles, such as {', '.join(BASELINES)}")
     if not _tabular(data):
-        return _unwrap(data, _forecast_all(_for_season(model, season), _arrays(data), int(horizon), levels))
+        return _unwrap(data, _forecast_all(_for_season(model, season), _arrays(data), horizon, levels))
     from tsfm_lib import tables
 
     table = tables.read(data)
     model = _for_season(model, table.season if season is None else season)
-    return table.write(_forecast_all(model, table.series, int(horizon), levels), int(horizon), levels)
+    return table.write(_forecast_all(model, table.series, horizon, levels), horizon, levels)
 
 
 def embed(model: Any, data: Any) -> np.ndarray:
@@ -171,17 +162,18 @@ def embed(model: Any, data: Any) -> np.ndarray:
         series = tables.read(data).series
     else:
         series = _arrays(data)
-    return np.concatenate([model.embed(batch).detach().float().cpu().numpy() for batch in _batches(series, model)])
+    with at_work(model) as own:
+        found = [torch.as_tensor(model.embed(torch.as_tensor(batch, **own))) for batch in _batches(series)]
+    return torch.cat(found).detach().float().cpu().numpy()
 
 
 def _tabular(data: Any) -> bool:
     return isinstance(data, (pd.Series, pd.DataFrame)) or type(data).__name__ == "SeriesSet"
 
 
-def _for_season(model: Any, season: int | None) -> Any:
-    if season is not None and season < 1:
-        raise TsfmError(f"a season is 1 step (none) or more, got {season}")
-    return model.for_season(int(season)) if season is not None and hasattr(model, "for_season") else model
+def _for_season(model: Any, season: Any) -> Any:
+    season = None if season is None else whole(season, "the season")
+    return model.for_season(season) if season and hasattr(model, "for_season") else model
 
 
 def _numbers(values: Any, place: str) -> np.ndarray:
@@ -219,10 +211,8 @@ def _unwrap(data: Any, found: list[np.ndarray]) -> Any:
     return found[0][0] if dims == 1 else found[0] if dims == 2 else np.stack(found)
 
 
-def _batches(series: list[np.ndarray], model: Any):
-    """Consecutive series with equally many variates, the shorter ones filled in front."""
-    parameter = next(model.parameters(), None) if isinstance(model, torch.nn.Module) else None
-    device, dtype = (torch.device("cpu"), torch.float64) if parameter is None else (parameter.device, torch.float32)
+def _batches(series: list[np.ndarray]) -> Iterator[np.ndarray]:
+    """Consecutive series with equally many variates as one array [B, V, T], the shorter ones filled in front."""
     start = 0
     while start < len(series):
         stop = start + 1
@@ -232,13 +222,12 @@ def _batches(series: list[np.ndarray], model: Any):
         batch = np.full((len(part), len(part[0]), max(s.shape[1] for s in part)), np.nan)
         for row, values in zip(batch, part):
             row[:, row.shape[1] - values.shape[1] :] = values
-        yield torch.as_tensor(batch, dtype=dtype, device=device)
+        yield batch
         start = stop
 
 
 def _forecast_all(model: Any, series: list[np.ndarray], horizon: int, levels: list[float]) -> list[np.ndarray]:
     order = np.argsort(levels, kind="stable")
-    rising, found = [levels[i] for i in order], []
-    for batch in _batches(series, model):
-        found.extend(model.predict_quantiles(batch, horizon, rising).detach().double().cpu().numpy())
+    rising = [levels[i] for i in order]
+    found = [forecast for batch in _batches(series) for forecast in predict(model, batch, horizon, rising)]
     return [f[..., np.argsort(order)] for f in found]  # B V H Q -> [V H Q], levels in the order asked for

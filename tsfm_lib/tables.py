@@ -2,13 +2,14 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from statistics import mode
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from tsfm_lib.data import as_series_set, season_of
-from tsfm_lib.data.frames import IDS, TIMES
+from tsfm_lib.data.frames import IDS, TIMES, column_of, tidy
 from tsfm_lib.errors import TsfmError
 
 Writer = Callable[[list[pd.DataFrame], list[pd.Index]], pd.DataFrame]
@@ -35,14 +36,10 @@ def read(data: Any) -> Table:
     """A Series, a wide or long frame, or a SeriesSet."""
     if not isinstance(data, (pd.Series, pd.DataFrame)):
         data = data.frame() if len(data) == 1 and data.stamps[0] is not None else data.long()
-    if isinstance(data, pd.DataFrame) and _named(data, IDS):
-        return _long(data)
-    return _one(data)
-
-
-def _named(frame: pd.DataFrame, names: tuple[str, ...]) -> Any:
-    lower = {str(c).lower(): c for c in frame.columns}
-    return next((lower[n] for n in names if n in lower), None)
+    if isinstance(data, pd.Series):
+        return _one(data)
+    data = tidy(data)
+    return _one(data) if column_of(data.columns, IDS) is None else _long(data)
 
 
 def _one(data: pd.Series | pd.DataFrame) -> Table:
@@ -69,18 +66,20 @@ def _one(data: pd.Series | pd.DataFrame) -> Table:
 
 
 def _long(data: pd.DataFrame) -> Table:
-    found, label, time = as_series_set(data), _named(data, IDS), _named(data, TIMES)
+    found, label, time = as_series_set(data), column_of(data.columns, IDS), column_of(data.columns, TIMES)
     codes, _ = pd.factorize(data[label].astype(str))
     rows = [np.flatnonzero(codes == i) for i in range(len(found.ids))]
     names = [data[label].iloc[r[0]] for r in rows]
     zone = getattr(data[time].dtype, "tz", None)
-    series, pasts, steps = [], [], []
-    for values, stamps, row, name in zip(found.series, found.stamps, rows, names):
-        index = pd.Index(data[time].iloc[row]) if stamps is None else stamps if zone is None else stamps.tz_localize("UTC").tz_convert(zone)
-        past, step = grid(index, f"series {name!r}")
-        series.append(_spread(values, index, past))
-        pasts.append(past)
-        steps.append(step)
+    indexes = [
+        pd.Index(data[time].iloc[row]) if stamps is None else stamps if zone is None else stamps.tz_localize("UTC").tz_convert(zone)
+        for stamps, row in zip(found.stamps, rows)
+    ]
+    grids = [grid(index, f"series {name!r}") if len(index) > 1 else None for index, name in zip(indexes, names)]
+    told = [g[1] for g in grids if g is not None]  # a series of one point goes on as most others do
+    grids = [g or ((i, mode(told)) if told else grid(i, f"series {name!r}")) for g, i, name in zip(grids, indexes, names)]
+    pasts, steps = ([g[part] for g in grids] for part in (0, 1))
+    series = [_spread(values, index, past) for values, index, past in zip(found.series, indexes, pasts)]
 
     def write(frames: list[pd.DataFrame], futures: list[pd.Index]) -> pd.DataFrame:
         for frame, future, name in zip(frames, futures, names):
@@ -102,7 +101,8 @@ def _spread(values: np.ndarray, index: pd.Index, past: pd.Index) -> np.ndarray:
 
 def _season(steps: list[Any]) -> int | None:
     """The season of the frequency all series share; None when there is none, so that a model may look for itself."""
-    names = {step if isinstance(step, str) else "MS" if step == pd.DateOffset(months=1) else "" for step in steps}
+    months = {1: "MS", 3: "QS", 12: "YS"}
+    names = {step if isinstance(step, str) else months.get(getattr(step, "kwds", {}).get("months"), "") for step in steps}
     season = season_of(names.pop()) if len(names) == 1 else 1
     return season if season > 1 else None
 
@@ -152,7 +152,7 @@ def _stamps(index: pd.DatetimeIndex, place: str) -> tuple[pd.DatetimeIndex, Any]
         else:
             whole_days = step % day == pd.Timedelta(0)  # a day is a day of the calendar, not 24 hours
             tries = [("D" if step == day else f"{step // day}D") if whole_days else pd.tseries.frequencies.to_offset(step).freqstr]
-            if step == day and (index.dayofweek < 5).all() and index[-1] - index[0] > 7 * day:
+            if step == day and (index.day_of_week < 5).all() and index[-1] - index[0] > 7 * day:
                 tries.insert(0, "B")
         for freq in tries:
             if step > pd.Timedelta(0) and (index[-1] - index[0]) / step <= 4 * len(index) + 8:
@@ -174,7 +174,8 @@ def after(past: pd.Index, step: Any, horizon: int) -> pd.Index:
     if isinstance(past, pd.PeriodIndex):
         return pd.period_range(past[-1] + 1, periods=horizon)
     if isinstance(past, pd.DatetimeIndex):
-        return pd.date_range(past[-1], periods=horizon + 1, freq=step)[1:]
+        later = pd.date_range(past[-1], periods=horizon + 1, freq=step)
+        return later[int(later[0] == past[-1]) :][:horizon]  # a lone stamp may lie off the grid of the others
     if isinstance(past, pd.RangeIndex):
         return pd.RangeIndex(past[-1] + step, past[-1] + step * (horizon + 1), step)
     return pd.Index(past[-1] + step * np.arange(1, horizon + 1))

@@ -70,6 +70,15 @@ def test_unknown_names_come_with_the_nearest_known_one():
         data.load("macrodata/realgpd")
 
 
+def test_paths_and_other_things_are_no_names(tmp_path):
+    for path in ("/a/b.csv", "./b", "a/b.csv", "~/b", tmp_path):
+        with pytest.raises(TsfmError, match=r"is a path, expected a name of data.catalogue\(\): use data.read"):
+            data.load(path)
+    for ask in (data.load, data.available, data.fetch):
+        with pytest.raises(TsfmError, match="expected the name of a data set, got NoneType"):
+            ask(None)
+
+
 @pytest.mark.parametrize("name", EMBEDDED)
 def test_embedded_sets_load_without_a_network(name, monkeypatch):
     monkeypatch.setenv("TSFM_OFFLINE", "1")
@@ -100,9 +109,10 @@ def test_bundled_series_hold_what_their_sources_print():
 def test_sets_from_the_hub_say_what_they_need(monkeypatch):
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
     for name in ("UTSD-1G", "gift_eval/electricity/H"):
-        with pytest.raises(DataMissing, match=r"needs the optional extra and a network: pip install 'tsfm-lib\[hub\]'"):
+        with pytest.raises(DataMissing, match=r"needs two more packages and a network: pip install huggingface_hub pyarrow"):
             data.load(name)
         assert not data.available(name)
+    assert not TABLE.note.str.contains("[hub]", regex=False).any()  # nobody publishes a package of that name
     with pytest.raises(TsfmError, match="is fetched by parts"):
         data.load("gift_eval")
 

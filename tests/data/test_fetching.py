@@ -195,6 +195,13 @@ def test_a_name_that_takes_long_to_look_up_is_not_waited_for(server, home, catal
     assert time.monotonic() - begin < 2
 
 
+def test_a_proxy_is_left_out_where_no_proxy_says_so(server, home, monkeypatch):
+    monkeypatch.setenv("http_proxy", "127.0.0.1:9")  # without a scheme, as many write it
+    assert fetching.answers(server.url, 1.0)
+    monkeypatch.setenv("no_proxy", "")
+    assert not fetching.answers(server.url, 1.0)
+
+
 def test_offline_never_touches_the_network(server, home, catalogued, monkeypatch):
     monkeypatch.setenv("TSFM_OFFLINE", "1")
     monkeypatch.setattr(fetching.socket, "create_connection", lambda *a, **k: pytest.fail("asked the network"))

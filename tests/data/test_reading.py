@@ -82,6 +82,72 @@ def test_time_column_in_another_place(write):
     assert data.read(write("mine.csv", "y,date\n1,2024-01-01\n2,2024-01-02\n")).series[0].tolist() == [[1, 2]]
 
 
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize(
+    "cells, stamps",
+    [
+        ("01/02/2024 02/02/2024 13/02/2024", "2024-02-01 2024-02-02 2024-02-13"),
+        ("01/02/2024 01/03/2024 01/13/2024", "2024-01-02 2024-01-03 2024-01-13"),
+        ("30.12.2023 31.12.2023 01.01.2024", "2023-12-30 2023-12-31 2024-01-01"),
+        ("2024/1/5 2024/1/12 2024/1/13", "2024-01-05 2024-01-12 2024-01-13"),
+        ("2024-01-05 2024-01-05T06:00 2024-01-05T12:00+03:00", "2024-01-05 2024-01-05T06:00 2024-01-05T09:00"),
+        ("2023Q4 2024Q1 2024Q2", "2023-10-01 2024-01-01 2024-04-01"),
+    ],
+)  # fmt: skip
+def test_dates_of_a_column_are_read_in_one_order(write, cells, stamps):
+    text = "date,y\n" + "".join(f"{cell},{i}\n" for i, cell in enumerate(cells.split()))
+    assert data.read(write("mine.csv", text)).stamps[0].tolist() == [pd.Timestamp(s) for s in stamps.split()]
+
+
+@pytest.mark.parametrize(
+    "cells, said",
+    [
+        ("01.02.2024 02.02.2024 03.02.2024", "line 2, column 'date': in '01.02.2024' day and month cannot be told apart"),
+        ("13/02/2024 02/14/2024", "line 3, column 'date': '02/14/2024' is not a time stamp"),
+        ("2024-01-05 2024-13-05", "line 3, column 'date': '2024-13-05' is not a time stamp"),
+        ("april may", "line 2, column 'date': 'april' is not a time stamp"),
+    ],
+)  # fmt: skip
+def test_dates_that_can_be_misread_are_refused(write, cells, said):
+    assert said in refused(write("mine.csv", "date,y\n" + "".join(f"{cell},1\n" for cell in cells.split())))
+
+
+@pytest.mark.parametrize(
+    "text, first",
+    [("1e3\n2e3\n", [1000]), ("1.5e-3,2\n3,4\n", [0.0015, 2]), ("nan,2\n3,4\n", [np.nan, 2]), (",2\n3,4\n", [np.nan, 2]),
+     ("+1,-2\n3,4\n", [1, -2]), ("\t2\n3\t4\n", [np.nan, 2]), (",0\n5,1\n", [np.nan, 0])],
+)  # fmt: skip
+def test_a_first_line_of_numbers_is_data(write, text, first):
+    found = data.read(write("bare.csv", text)).series[0]
+    assert found.shape == (len(first), 2)
+    np.testing.assert_array_equal(found[:, 0], first)
+
+
+@pytest.mark.parametrize("text", [",a,b\n0,1,2\n1,3,4\n", ",0,1\n0,1,2\n1,3,4\n", "2024_01,2024_02\n1,2\n3,4\n", "nan\n1\n3\n"])
+def test_a_first_line_of_names_is_none(write, text):
+    assert data.read(write("named.csv", text)).series[0][0].tolist() == [1, 3]
+
+
+@pytest.mark.parametrize("begin", [0, 1])
+def test_the_nameless_index_of_a_saved_frame_is_no_series(write, begin):
+    frame = pd.DataFrame({"date": ["2024-01-01", "2024-01-02"], "a": [3.0, 4.0]}, index=[begin, begin + 1])
+    for text in (frame.to_csv(), frame.drop(columns="date").to_csv()):
+        found = data.read(write("mine.csv", text))
+        assert found.channels == ("a",) and found.series[0].tolist() == [[3, 4]]
+    assert data.read(write("mine.csv", frame.to_csv())).frequency == "D"
+    assert data.read(write("mine.csv", ",a\n0,1\n7,2\n")).channels == ("Unnamed: 0", "a")
+
+
+def test_years_are_time(write):
+    assert data.read(write("mine.csv", "year,y\n1990,1\n1991,2\n")).channels == ("y",)
+
+
+def test_ids_may_stand_in_the_index():
+    long = pd.DataFrame({"unique_id": ["A", "A", "B"], "ds": [1, 2, 1], "y": [1.0, 2.0, 3.0]})
+    for index in ("unique_id", ["unique_id", "ds"]):
+        assert data.as_series_set(long.set_index(index)).ids == ("A", "B")
+
+
 @pytest.mark.parametrize("name", ["mine.tsf", "mine.tsf.gz"])
 def test_monash_tsf(write, name):
     found = data.read(write(name, TSF))
@@ -149,11 +215,23 @@ def test_npz(write):
     assert found.x_train.shape == (2, 1, 3) and found.x_train.dtype == np.float32 and found.classes == ("-1", "1")
 
 
+def test_plain_arrays_are_series(write):
+    values = np.arange(6.0).reshape(2, 3)
+    out = io.BytesIO()
+    np.save(out, values)
+    for path in (write("p.npy", out.getvalue()), write("p.npz", npz(values=values))):
+        np.testing.assert_array_equal(data.read(path).series[0], values)
+    many = data.read(write("q.npz", npz(north=values[0], south=values[1, :2])))
+    assert many.ids == ("north", "south") and [s.shape for s in many.series] == [(1, 3), (1, 2)]
+    assert "cannot be read as series" in refused(write("p.npy", out.getvalue()[:20]))
+
+
 def test_arrays_tensors_lists_and_series():
     values = np.array([[1.0, np.nan, 3.0], [4.0, 5.0, 6.0]])
     for same in (values, torch.tensor(values), torch.tensor(values, requires_grad=True), pd.DataFrame(values.T)):
         np.testing.assert_array_equal(data.as_series_set(same).series[0], values)
     assert data.as_series_set([1, 2, 3]).series[0].tolist() == [[1, 2, 3]]
+    np.testing.assert_array_equal(data.as_series_set([1, None, 3]).series[0], [[1, np.nan, 3]])
     assert len(data.as_series_set(np.zeros((4, 2, 3)))) == 4
     assert [s.shape for s in data.as_series_set([np.zeros(3), torch.zeros(5)]).series] == [(1, 3), (1, 5)]
     dated = data.as_series_set(pd.Series([1.0, 2.0], index=pd.period_range("2024-01", periods=2, freq="M")))
@@ -267,6 +345,15 @@ def test_bad_ucr_tables(write):
         (WIDE, "unique_id,day,y\nA,2024-01-01,1\n", "a long table needs a column of times"),
         (WIDE, "unique_id,ds,y\nA,2024-01-01,1\nA,2024-01-01,2\n", "line 3, series 'A': time stamp 2024-01-01 00:00:00 repeats"),
         (WIDE, "unique_id,ds,y\nA,2024-01-01,1\nB,2024-01-01,\n", "series 'B' holds no number"),
+        (WIDE, "unique_id,ds,y\nA,1,1\nB,5,1\nA,1,2\n", "line 4, series 'A': time stamp 1 repeats"),
+        (WIDE, "unique_id,ds,y\nA,2,1\nA,1,2\n", "line 3, series 'A': time stamp 1 comes after 2"),
+        (WIDE, "unique_id,ds,y\nA,1,1\nA,,2\n", "line 3, series 'A': the time stamp is missing"),
+        (WIDE, "unique_id,ds,y\nA,2024-01-01,1\nB,,2\nA,,2\n", "line 4, series 'A': the time stamp is missing"),
+        (WIDE, "unique_id,ds,y\nA,,1\nB,2024-01-01,2\nB,soon,2\n", "line 4, column 'ds': 'soon' is not a time stamp"),
+        (WIDE, "unique_id,ds,y\nA,1,1\n,2,2\n", "line 3, column 'unique_id': the id is missing"),
+        (WIDE, "t,y\n1,5\n1,6\n0,7\n", "line 3, column 't': time stamp 1 repeats"),
+        (WIDE, "t,y\n1,5\n,6\n3,7\n", "line 3, column 't': the time stamp is missing"),
+        (WIDE, "inf,2\n3,4\n", "line 1, column '0': the value is infinite"),
         (WIDE, "unique_id,ds,y\nA,2024-01-01,x\n", "line 2, column 'y': 'x' is not a number"),
     ],
 )  # fmt: skip
@@ -277,6 +364,17 @@ def test_bad_csv(write, old, new, said):
 
 def test_bytes_that_are_no_text(write):
     assert "is not UTF-8 text" in refused(write("mine.csv", bytes(range(128, 256)) * 4))
+
+
+@pytest.mark.parametrize("name", ["mine.json", "mine.parquet", "mine.xlsx", "mine.json.gz"])
+def test_other_endings_are_refused_with_those_that_are_read(write, name):
+    assert "expected one of .tsf, .ts, .tsv, .txt, .csv, .gz, .zip, .npz, .npy" in refused(write(name, b"PK anything"))
+
+
+def test_what_is_no_path_is_refused():
+    for bad in (None, np.zeros(3)):
+        with pytest.raises(TsfmError, match="expected the path of a file, got"):
+            data.read(bad)
 
 
 def test_missing_file_and_folder(tmp_path):
@@ -297,7 +395,9 @@ def test_missing_file_and_folder(tmp_path):
         ([np.zeros((2, 3)), np.zeros((1, 3))], "equally many channels"),
         (np.zeros((1, 1, 1, 2)), "expected series [T] or [V, T]"),
         (pd.DataFrame({"a": [1.0]}, index=pd.to_datetime(["2024"])).iloc[:0], "has no rows"),
+        (pd.DataFrame(index=[0, 1]), "has no rows"),
         (pd.Series([1.0, 2.0], index=pd.to_datetime(["2024-01-02", "2024-01-01"])), "row 1, column 'index': time stamp"),
+        (pd.Series([1.0, 2.0], index=[1, 1]), "row 1, column 'index': time stamp 1 repeats"),
         (pd.Series(["1", "b"]), "row 1, column 'data': 'b' is not a number"),
     ],
 )  # fmt: skip

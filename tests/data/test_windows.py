@@ -73,6 +73,31 @@ def test_windows_refuse_starts_whose_future_is_not_there():
         data.starts(0, 10, 0)
 
 
+def test_windows_take_lists_and_whole_numbers():
+    contexts, targets = data.windows(np.arange(6)[None], 2, 1, [2, 4])
+    assert contexts[:, 0].tolist() == [[0, 1], [2, 3]] and targets[:, 0].tolist() == [[2], [4]]
+    assert data.windows(np.zeros((1, 6), np.float32), 2, 1, [2])[0].dtype == np.float32
+
+
+SCALER = data.Scaler.fit([[1.0, 3.0], [5.0, 5.0]])
+
+
+@pytest.mark.parametrize(
+    "ask, said",
+    [
+        (lambda: data.windows(np.zeros(10), 4, 1, [5]), r"values should be numbers \[V, T\], got float64 \[10\]: write values\[None\]"),
+        (lambda: data.windows(np.zeros((1, 10)), 4, 1, [5.0]), "starts should be a list of row numbers, got float64"),
+        (lambda: data.windows(np.zeros((1, 10)), 4, 1, np.array(5)), "starts should be a list of row numbers"),
+        (lambda: data.Scaler.fit(np.zeros(10)), r"train rows should be numbers \[V, T\]"),
+        (lambda: SCALER.apply(np.zeros(10)), r"expected values \[..., 2, T\] .* got \[10\]"),
+        (lambda: SCALER.invert(np.zeros((3, 10))), r"got \[3, 10\]"),
+    ],
+)  # fmt: skip
+def test_arrays_of_another_rank_are_refused(ask, said):
+    with pytest.raises(TsfmError, match=said):
+        ask()
+
+
 finite = hnp.arrays(np.float64, hnp.array_shapes(min_dims=2, max_dims=2, max_side=20), elements=st.floats(-1e6, 1e6) | st.just(np.nan))
 
 

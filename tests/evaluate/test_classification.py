@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from tqdm import tqdm
 
 from tsfm_lib import paths
 from tsfm_lib.data.sets import Card, LabelledSet
@@ -137,7 +138,25 @@ def test_limit_takes_evenly_spread_rows():
     assert (rows["accuracy"] * 10 % 1).abs().item() < 1e-9
 
 
+def test_one_readout_or_baseline_may_stand_alone_and_features_may_be_numpy():
+    numpy = lambda x: np.abs(np.fft.rfft(x.numpy()[:, 0]))[:, 1:]
+    rows = classification.evaluate(numpy, planted(n=20), readouts="ridge", baselines="raw", progress=False, name="numpy")
+    assert rows[["variant", "readout"]].agg(tuple, axis=1).tolist() == [("numpy", "ridge"), ("raw values", "ridge")]
+    assert rows["accuracy"][0] > 0.9
+
+
+def test_tqdm_disable_silences_the_bar(monkeypatch):
+    """TQDM_DISABLE=1 is the default of tqdm's own `disable`, so that must not be given when progress is wanted."""
+    given = []
+    monkeypatch.setattr(classification, "tqdm", lambda sets, **options: given.append(options) or tqdm(sets, disable=True))
+    for progress in (True, False):
+        classification.evaluate(spectrum, planted(n=8), ("ridge",), baselines=False, progress=progress)
+    assert "disable" not in given[0] and given[1]["disable"] is True
+
+
 @pytest.mark.parametrize(("call", "words"), [
+    (lambda: classification.evaluate(spectrum, planted(), seeds=()), "at least one seed"),
+    (lambda: classification.evaluate(spectrum, planted(), readouts="rigde"), "no read-out called 'rigde'; did you mean 'ridge'"),
     (lambda: classification.evaluate(spectrum, planted(), readouts=("forrest",)), "did you mean 'forest'"),
     (lambda: classification.evaluate(spectrum, planted(), baselines=("1nn-dwt",)), "did you mean '1nn-dtw'"),
     (lambda: classification.evaluate("naive", planted()), "naive forecasts and has no embed"),

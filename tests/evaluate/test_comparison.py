@@ -94,6 +94,12 @@ def test_ranks_separate_the_good_from_the_twins():
     assert upside_down.mean["a"] == 3
 
 
+@pytest.mark.parametrize("models", ["ab", "abc"])
+def test_models_that_tie_everywhere_rank_alike(models):
+    found = c.ranks(pd.DataFrame(1.0, index=range(6), columns=list(models)))
+    assert found.friedman == 1 and found.cliques == (tuple(models),) and found.mean.nunique() == 1
+
+
 def test_nemenyi_distance_is_the_published_one():
     """Demsar 2006: 4 classifiers on 14 data sets, alpha 0.05: 2.569 sqrt(4 * 5 / (6 * 14)) = 1.25."""
     table = pd.DataFrame(np.random.default_rng(0).random((14, 4)))

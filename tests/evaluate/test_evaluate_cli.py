@@ -65,10 +65,43 @@ def test_what_is_unknown_is_said_in_one_sentence(capsys, tmp_path):
         ("classify", "--model", "naive", "--data", "nile"): "no class labels",
         ("forecast", "--model", "naive", "--data", "trace-embedded", "--horizon", "8"): "classify",
         ("forecast", "--model", "naive", "--data", "nile", "--horizon", "200"): "shorter horizon",
+        ("forecast", "--model", "naive", "--data", "nile", "--horizon", "0"): "at least 1, got 0",
+        ("forecast", "--model", "naive", "--data", "nile", "--horizon", "8", "--season", "0"): "season should be a whole number",
+        ("forecast", "--model", "", "--data", "nile", "--horizon", "8"): "expected one name or several",
+        ("classify", "--model", " , ", "--data", "trace-embedded"): "expected one name or several",
+        ("classify", "--data", "trace-embedded", "--seeds", "0"): "at least one seed",
+        ("forecast", "--model", "naive", "--data", str(tmp_path / "missing.parquet")): "missing.parquet",
+        ("forecast", "--model", "naive", "--data", "nile", "--horizon", "8", "--out", str(tmp_path / "no" / "x.csv")): "folder that exists",
+        ("forecast", "--model", "naive", "--data", "nile", "--horizon", "8", "--out", str(tmp_path)): "should be a file",
     }
     for arguments, word in cases.items():
         status, printed, error = run(capsys, *arguments)
         assert status == 2 and word in error and len(error.strip().splitlines()) == 1, (arguments, error)
+
+
+@pytest.mark.parametrize("kind", ["forecast", "classify"])
+def test_a_table_of_results_is_nothing_to_judge_a_model_on(capsys, monkeypatch, kind):
+    monkeypatch.setattr("tsfm_lib.data.load", lambda name: pd.DataFrame())
+    arguments = (kind, "--model", "naive") if kind == "forecast" else (kind,)
+    status, _, error = run(capsys, *arguments, "--data", "leaderboard")
+    assert status == 2 and "a table of results" in error and "use `" not in error
+
+
+def test_a_file_in_the_working_directory_does_not_shadow_a_data_set(own_file, monkeypatch):
+    monkeypatch.chdir(own_file.parent)
+    own_file.rename("nile")
+    for name in ("other", "nile.csv"):
+        (own_file.parent / name).write_text("t,y\n" + "\n".join(f"{i},{i}" for i in range(9)))
+    assert cli.read("nile", "SeriesSet").series[0].shape == (1, 100)
+    assert cli.read("nile.csv", "SeriesSet").series[0].shape[1] == 9
+    assert cli.read("./nile.csv", "SeriesSet").series[0].shape[1] == 9
+
+
+def test_a_perfectly_seasonal_file_is_said_to_have_no_ratio(capsys, tmp_path):
+    path = tmp_path / "wave.csv"
+    pd.DataFrame({"ds": pd.date_range("2024", periods=120, freq="h"), "y": np.tile([1.0, 2.0, 3.0, 4.0], 30)}).to_csv(path, index=False)
+    status, printed, _ = run(capsys, "forecast", "--model", "naive", "--data", str(path), "--horizon", "8", "--season", "4")
+    assert status == 0 and "left out of the means, where seasonal-naive makes no error or a constant context gives no unit: wave" in printed
 
 
 def test_a_failed_run_leaves_no_file(capsys, tmp_path):

@@ -96,8 +96,11 @@ def test_a_wrong_or_broken_forecast_is_refused():
         forecasting.predict(Broken(), -toy().contexts, 6)
     with pytest.raises(TsfmError, match="predict_quantiles"):
         forecasting.evaluate(object(), toy())
-    with pytest.raises(TsfmError, match="got str"):
-        forecasting.evaluate(Last(), "ucr")
+    for tasks, got in (("ucr", "'ucr'"), ("nile", "'nile'"), (data.load("nile"), "SeriesSet")):
+        with pytest.raises(TsfmError, match=f"got {got}: a data set becomes windows by last_windows"):
+            forecasting.evaluate(Last(), tasks)
+    with pytest.raises(TsfmError, match="did you mean 'local'"):
+        forecasting.evaluate(Last(), "locla")
 
 
 def test_long_horizon_protocol_drops_no_window_and_scales_by_train_only():
@@ -144,6 +147,15 @@ def test_last_windows_lie_back_to_back_and_keep_what_can_be_judged():
     assert found.targets[0, 0].tolist() == [22.0, 23.0, 24.0, 25.0] and found.targets[1, 0, 0] == 26.0
     with pytest.raises(TsfmError, match="shorter horizon"):
         forecasting.last_windows(data.as_series_set(np.arange(5.0)), horizon=9)
+
+
+def test_windows_are_cut_from_whatever_holds_series_and_a_season_is_never_guessed_from_nought():
+    x = np.arange(60.0)
+    for cut in (lambda found: forecasting.rolling(found, 8, 4)[0], lambda found: forecasting.last_windows(found, 4, 8)):
+        np.testing.assert_array_equal(cut(x).targets, cut(data.as_series_set(x)).targets)
+    assert forecasting.last_windows(x, 4, season=12).season == 12
+    with pytest.raises(TsfmError, match="the season should be a whole number, 1 or more, got 0"):
+        forecasting.last_windows(x, 4, season=0)
 
 
 def test_summary_is_a_mean_for_mase_and_a_ratio_of_sums_for_wql():

@@ -109,6 +109,30 @@ def test_levels_must_fit_the_forecast_and_rise():
             metrics.crps(target, forecast, levels)
 
 
+def test_shapes_that_only_broadcast_are_refused_and_lag_24_may_be_written_as_a_float():
+    """Without the runtime type checks of the test suite, as a user calls them."""
+    free = lambda function: getattr(function, "__wrapped__", function)
+    y, q = np.ones((4, 1, 3)), np.ones((4, 1, 3, 9))
+    calls = [lambda: free(metrics.mse)(y, y[:1]), lambda: free(metrics.mae)(y[0], y[0]), lambda: free(metrics.smape)(y, y[..., :1]),
+             lambda: free(metrics.mase)(y, y, np.ones((4, 3))), lambda: free(metrics.pinball)(y, q[:1], DECILES),
+             lambda: free(metrics.pinball)(y, q[0], DECILES), lambda: free(metrics.coverage)(y, y, y[0]),
+             lambda: free(metrics.crps_samples)(y, q[:1]), lambda: free(metrics.msis)(y, y, y, np.ones((1, 1)))]  # fmt: skip
+    for number, call in enumerate(calls):
+        with pytest.raises(TsfmError, match=r"should (have one shape \[B, V, T\]|be \[B, V\])"):
+            pytest.fail(f"call {number} gave {call()}")
+    context = np.random.default_rng(0).normal(size=(2, 1, 60))
+    assert (free(metrics.seasonal_scale)(context, 24.0) == metrics.seasonal_scale(context, 24)).all()
+    for season in (0, 2.5, "24", None):
+        with pytest.raises(TsfmError, match="the season should be a whole number, 1 or more"):
+            free(metrics.seasonal_scale)(context, season)
+
+
+@pytest.mark.parametrize("levels", [0.5, "0.5", ("a", "b"), None, (), [0.1, np.nan], [[0.1, 0.5]]])
+def test_levels_are_a_list_of_numbers_between_0_and_1(levels):
+    with pytest.raises(TsfmError, match="list of numbers between 0 and 1, got"):
+        metrics.checked(levels)
+
+
 @pytest.fixture(scope="module")
 def world():
     rng = np.random.default_rng(5)

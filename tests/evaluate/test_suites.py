@@ -6,9 +6,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from tsfm_lib import paths
+from tsfm_lib import checkpoints, front, paths
 from tsfm_lib.errors import TsfmError
-from tsfm_lib.evaluate import suites
+from tsfm_lib.evaluate import forecasting, suites
+from tsfm_lib.models import MODELS
 
 needs_data = pytest.mark.skipif(paths.data_folder() is None, reason="TSFM_DATA is not set: no benchmark series here")
 
@@ -82,6 +83,24 @@ def test_embedded_needs_no_data_folder_and_never_changes(monkeypatch):
         assert mark(one) == mark(other) and one.units == other.units
     assert len({windows.name for windows in once}) == len(once) >= 12
     assert 150 <= sum(len(windows) for windows in once) <= 600
+
+
+@pytest.mark.parametrize("name", [*front.shipped(), "saved here"])
+def test_every_shipped_forecaster_goes_through_the_embedded_suite(name, tmp_path):
+    """Every window gets finite numbers, and errors that are not many times those of repeating the last season."""
+    if name == "saved here":
+        folder = checkpoints.save(checkpoints.build("patchtst", MODELS["patchtst"].config_class().tiny(), seed=0), tmp_path / "m")
+    else:
+        folder = front.shipped()[name]
+    model = front.load(folder)
+    if not hasattr(model, "predict_quantiles"):
+        pytest.skip(f"{name} does not forecast")
+    rows, naive = (forecasting.evaluate(one, "embedded", progress=False) for one in (model, "seasonal-naive"))
+    assert rows.groupby("dataset", sort=False).size().to_dict() == {task.dataset: len(task.load()) for task in suites.EMBEDDED}
+    assert np.isfinite(rows[["MASE", "WQL", "CRPS", "MSE", "MAE"]]).all(axis=None)
+    assert np.exp(np.log(rows["MASE"] / naive["MASE"]).mean()) < (5 if name == "saved here" else 1.5)
+    if model.probabilistic:
+        assert 0 < rows["coverage"].mean() < 1
 
 
 def test_other_data_under_the_same_name_are_refused():

@@ -117,6 +117,12 @@ def test_for_season_returns_a_copy():
     assert not hasattr(Naive(), "for_season")
 
 
+@pytest.mark.parametrize("season", [0, -12])
+def test_a_season_that_is_no_number_of_points_is_refused(season):
+    with pytest.raises(ValueError, match="the season should be a whole number, 1 or more"):
+        Theta(season)
+
+
 @pytest.mark.parametrize("m", [4, 7, 12, 24, 48])
 def test_seasons_are_found_under_noise_and_trend(m):
     found = [season_of(seasonal(512, m, noise=1.0, trend=0.02, seed=s)) for s in range(20)]

@@ -4,6 +4,8 @@ from itertools import product
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import nn
 
 from tsfm_lib.nn.attention import Attention, Tap, attend, causal
@@ -44,6 +46,45 @@ def test_forbidden_keys_do_not_matter():
     changed = torch.where(mask[:, None], v, v + 100)
     torch.testing.assert_close(attend(q, k, v, mask=mask), attend(q, k, changed, mask=mask))
     torch.testing.assert_close(attend(q, k, v, mask=mask), attend(q, k[:, :, :4], v[:, :, :4]))
+
+
+@st.composite
+def problems(draw):
+    """Queries, keys, values, a random mask of any shape that broadcasts, and perhaps a bias."""
+    b, h, n, m, seed = (draw(st.integers(1, top)) for top in (3, 3, 5, 6, 10**6))
+    lead = [1 if draw(st.booleans()) else size for size in (b, h, n)][draw(st.integers(0, 3)):]
+    random = torch.Generator().manual_seed(seed)
+    mask = torch.rand(*lead, m, generator=random) < draw(st.sampled_from([0.0, 0.2, 0.5, 0.9, 1.0]))
+    q, k, v = (torch.randn(b, h, size, K, generator=random) for size in (n, m, m))
+    bias = torch.randn(h, n, m, generator=random) if draw(st.booleans()) else None
+    return q, k, v, mask, bias
+
+
+@settings(max_examples=60, deadline=None)
+@given(problems())
+def test_fused_equals_open_under_any_mask_and_no_weight_lies_on_a_forbidden_key(problem):
+    q, k, v, mask, bias = problem
+    tap, seen = Tap(), []
+    fused = attend(q, k, v, mask=mask, bias=bias, tap=tap)
+    tap.register_forward_hook(lambda module, inputs, pattern: seen.append(pattern))
+    torch.testing.assert_close(fused, attend(q, k, v, mask=mask, bias=bias, tap=tap), atol=1e-5, rtol=0)
+    allowed = mask.expand_as(seen[0])
+    looks = allowed.any(-1, keepdim=True)
+    assert (seen[0][looks & ~allowed] == 0).all() and (seen[0][~looks.expand_as(allowed)] == 1 / k.shape[2]).all()
+
+
+@settings(max_examples=60, deadline=None)
+@given(problems(), st.data())
+def test_keys_forbidden_to_a_query_do_not_matter_to_it_under_any_mask(problem, data):
+    q, k, v, mask, bias = problem
+    allowed = mask.expand(*q.shape[:3], k.shape[2])
+    i = data.draw(st.integers(0, q.shape[2] - 1), label="query")
+    forbidden = ~allowed[:, :, i, :, None]                                                    # B H M 1
+    before = attend(q, k, v, mask=mask, bias=bias)[:, :, i]
+    after = attend(q, torch.where(forbidden, -9 * k + 5, k), torch.where(forbidden, v + 100, v), mask=mask, bias=bias)[:, :, i]
+    looks = allowed[:, :, i].any(-1)
+    torch.testing.assert_close(after[looks], before[looks])
+    torch.testing.assert_close(before[~looks], v.mean(2)[~looks])
 
 
 def test_a_query_that_may_look_nowhere_gets_the_mean_and_finite_gradients():

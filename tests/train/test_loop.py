@@ -109,7 +109,7 @@ def test_another_recipe_does_not_resume(tmp_path):
 def test_another_model_or_file_does_not_resume(tmp_path):
     go(tmp_path, steps=5)
     with pytest.raises(TsfmError, match="written by another model"):
-        go(tmp_path, model=nn.Sequential(nn.Linear(2, 2)), steps=5)
+        go(tmp_path, model=nn.Sequential(nn.Linear(2, 2)), loss=lambda *_: None, steps=5)
     (tmp_path / "checkpoint.safetensors").write_bytes(b"rubbish")
     with pytest.raises(TsfmError, match="not a checkpoint of this library"):
         go(tmp_path, steps=5)
@@ -305,6 +305,20 @@ def test_the_card_says_what_was_done(tmp_path):
     assert card["versions"]["torch"] == torch.__version__ and card["sessions"][0]["threads"] == torch.get_num_threads()
     assert card["result"] == {"weights": 180, "training": False} and len(card["curve"]) == 12
     assert list(run.curve) == ["step", "loss", "lr", "grad_norm", "samples_per_second", "seconds", "total"]
+
+
+def test_a_measured_result_stays_on_the_card_until_something_is_trained(tmp_path):
+    kept = lambda: json.loads((tmp_path / "card.json").read_text()).get("result")
+    go(tmp_path, steps=12, evaluate=lambda model: {"MASE": 0.5})
+    assert go(tmp_path, steps=12).card["result"] == kept() == {"MASE": 0.5}
+    go(tmp_path, steps=12, evaluate=lambda model: {"MASE": 0.4})
+    assert kept() == {"MASE": 0.4}
+    assert "result" not in go(tmp_path, steps=12, resume=False).card and kept() is None
+
+
+def test_a_model_without_a_loss_is_refused_before_the_first_batch():
+    with pytest.raises(TsfmError, match=r"Linear has no method loss\(batch, generator\)"):
+        go(model=nn.Linear(2, 2), stream=Interrupted(0))
 
 
 def test_a_long_curve_is_shortened_by_means():

@@ -2,6 +2,8 @@
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from tsfm_lib.errors import TsfmError
 from tsfm_lib.train.objectives import info_nce, mask_patches, random_cuts
@@ -54,6 +56,33 @@ def test_masks_hide_their_share_of_what_was_observed():
     assert (masked.sum(1) < observed.sum(1))[2:].all()
     with pytest.raises(TsfmError, match="between 0 and 1"):
         mask_patches(observed, 1.0)
+
+
+@settings(max_examples=60, deadline=None)
+@given(rows=st.integers(1, 6), patches=st.integers(1, 24), share=st.floats(0, 1), ratio=st.floats(0.01, 0.99), seed=st.integers(0, 999))
+def test_any_mask_hides_only_what_was_seen_and_leaves_something_to_see(rows, patches, share, ratio, seed):
+    observed = torch.rand(rows, patches, generator=seeded(seed)) < share
+    masked = mask_patches(observed, ratio, seeded(seed + 1))
+    seen, hidden = observed.sum(1), masked.sum(1)
+    assert not (masked & ~observed).any()
+    assert (hidden[seen > 0] >= 1).all() and (hidden[seen > 1] < seen[seen > 1]).all()
+    between = (hidden > 1) & (hidden < seen - 1)                                              # not held back by either bound
+    assert ((hidden - ratio * seen).abs()[between] <= 0.5 + 1e-4).all()
+    assert torch.equal(masked, mask_patches(observed, ratio, seeded(seed + 1)))
+
+
+@settings(max_examples=60, deadline=None)
+@given(patches=st.integers(1, 12), cuts=st.integers(1, 15), whole=st.floats(0, 1), seed=st.integers(0, 999), data=st.data())
+def test_any_cuts_are_distinct_later_ends_and_as_many_as_fit(patches, cuts, whole, seed, data):
+    first = torch.tensor(data.draw(st.lists(st.integers(0, patches - 1), min_size=1, max_size=8)))
+    ends, weights = random_cuts(first, patches, cuts, seeded(seed), whole)
+    assert ends.shape == weights.shape == (len(first), cuts)
+    for start, (prefix, *others), (one, *shares) in zip(first.tolist(), ends.tolist(), weights.tolist()):
+        assert start < prefix <= patches and one == 1
+        targets = [e for e, w in zip(others, shares) if w]
+        assert len(set(targets)) == len(targets) == min(cuts - 1, patches - prefix)
+        assert all(prefix < e <= patches for e in targets) and {*shares} <= {0.0, 0.5}
+        assert all(e == prefix for e, w in zip(others, shares) if not w)
 
 
 def test_info_nce_is_the_cross_entropy_of_finding_the_partner():

@@ -106,5 +106,7 @@ def test_only_the_train_part_of_a_set_is_cut():
 def test_series_shorter_than_a_window_are_refused():
     with pytest.raises(TsfmError, match="longest series has 5 points, windows need 12"):
         from_windows(np.zeros((1, 5)), 8, 4, 2)
+    with pytest.raises(TsfmError, match="batch and length of a window should be at least 1, got 0 and 6"):
+        from_windows(np.zeros((1, 50)), 4, 2, 0)
     with pytest.raises(TsfmError, match=r"shape \[V, T\], got \[5\]"):
         from_windows(np.zeros(5), 2, 1, 2)

@@ -56,6 +56,12 @@ def short(table: pd.DataFrame) -> str:
     return "\n".join("  ".join(cut(word, width) for word, width in zip(line, widths.values())).rstrip() for line in lines)
 
 
+def scoreboard(table: pd.DataFrame) -> str:
+    """The claims as a part of the index page, the verdict beside the claim."""
+    order = ["quantity", "verdict", *(name for name in table.columns if name not in ("quantity", "verdict"))]
+    return "<h2>Claims</h2>" + pd.DataFrame(table)[order].rename(columns={"quantity": "claim"}).to_html(index=False, border=0)
+
+
 def main(given: Sequence[str]) -> int:
     began = time.monotonic()
     try:
@@ -75,7 +81,7 @@ def main(given: Sequence[str]) -> int:
         print(f"book: {book(batch, results)}")
     else:
         table = claims.table()
-        print(f"\n{short(table)}\n\npages: {batch.index(results, str(table))}")
+        print(f"\n{short(table)}\n\npages: {batch.index(results, scoreboard(table))}")
     failed = [result.name for result in results if not result.ok]
     print(f"{len(results) - len(failed)} ok, {len(failed)} failed in {time.monotonic() - began:.0f} s", *failed, sep="\n  FAIL ")
     return 1 if failed else 0

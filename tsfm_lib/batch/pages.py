@@ -25,10 +25,10 @@ BARE = """{% extends 'lab/index.html.j2' %}
 
 INDEX = """<!DOCTYPE html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>{title}</title><style>
-body {{ font: 16px/1.5 system-ui, sans-serif; max-width: 52em; margin: 2em auto; padding: 0 1em; color: #222 }}
+body {{ font: 16px/1.5 system-ui, sans-serif; max-width: 64em; margin: 2em auto; padding: 0 1em; color: #222 }}
 table {{ border-collapse: collapse; width: 100% }} td, th {{ text-align: left; padding: .3em .8em .3em 0; border-bottom: 1px solid #ddd }}
-pre {{ overflow-x: auto; font-size: 12px }} .FAIL {{ color: #b00; font-weight: bold }}
-</style></head><body><h1>{title}</h1><table><tr><th>notebook</th><th>seconds</th><th></th></tr>
+td, th {{ vertical-align: top }} table.dataframe {{ font-size: .85em }} .FAIL {{ color: #b00; font-weight: bold }}
+</style></head><body><h1>{title}</h1><table><tr><th>notebook</th><th>seconds</th><th>result</th></tr>
 {rows}
 </table>{tail}</body></html>
 """
@@ -86,9 +86,9 @@ def first_heading(notebook: NotebookNode) -> str:
 
 
 def index(title: str, rows: Sequence[tuple[str, str, str, str]], tail: str = "") -> str:
-    """The page that links the others; rows are (file stem, title, seconds, what happened)."""
+    """The page that links the others; rows are (file stem, title, seconds, what happened), `tail` is HTML below them."""
     body = "\n".join(
         f'<tr><td><a href="{stem}.html">{html.escape(stem)}</a> {html.escape(heading)}</td><td>{seconds}</td>'
         f'<td class="{word.split()[0] if word else ""}">{html.escape(word)}</td></tr>'
         for stem, heading, seconds, word in rows)
-    return INDEX.format(title=html.escape(title), rows=body, tail=f"<pre>{html.escape(tail)}</pre>" if tail else "")
+    return INDEX.format(title=html.escape(title), rows=body, tail=tail)

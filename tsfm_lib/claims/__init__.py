@@ -37,8 +37,8 @@ def claim(id: str) -> Claim:
     >>> claim("K3").unit
     'seed'
     """
-    if id.upper() not in CLAIMS:
-        raise TsfmError(f"expected a claim id such as 'K3', got {id!r}{nearest(id, CLAIMS)}")
+    if not isinstance(id, str) or id.upper() not in CLAIMS:
+        raise TsfmError(f"expected a claim id such as 'K3', got {id!r}{nearest(str(id), CLAIMS)}")
     return CLAIMS[id.upper()]
 
 

@@ -1,6 +1,7 @@
 """python -m tsfm_lib.claims: list the claims; K3: one with its rule; K3 --data FILE: test it on a series of one's own."""
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from importlib import import_module
@@ -43,9 +44,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         else:
             for one in claims.CLAIMS.values():
                 print(f"{one.id:<4}{one.said_by:<17}{one.words}")
+        sys.stdout.flush()
     except TsfmError as refused:
         print(refused, file=sys.stderr)
         return 2
+    except BrokenPipeError:  # the reader (head, less) has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return 0
 
 

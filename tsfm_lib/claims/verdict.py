@@ -7,6 +7,7 @@ import pandas as pd
 
 from tsfm_lib.claims.claim import Claim
 from tsfm_lib.claims.rules import NEEDS, REPRODUCED, UNRESOLVED, WEAKEST_FIRST, Part, parts, profile_rank
+from tsfm_lib.errors import TsfmError
 
 COLUMNS = ("quantity", "said by", "said", "recorded", "interval", "verdict")
 
@@ -62,6 +63,9 @@ def _sentence(part: Part) -> str:
 
 def judge_claim(claim: Claim, rows: pd.DataFrame) -> Verdict:
     """Apply the claim's rules to its rows; the weakest judged part decides, the first of them if several are as weak."""
+    if not isinstance(rows, pd.DataFrame):
+        got = type(rows).__name__
+        raise TsfmError(f"{claim.id} is judged from a DataFrame of recorded rows, got {got}: pass claims.recorded({claim.id!r})")
     absent = not len(rows)
     found = [part for rule in claim.rules for part in parts(
         rule, rows, claim.unit, least=claim.units, seeds=claim.seeds, tests=claim.comparisons)]

@@ -113,26 +113,30 @@ def _place(card: Card) -> str:
     return f"put {Path(card.file).name} into the folder {Path(card.file).parent}/ of $TSFM_DATA" if card.file else "see data.card"
 
 
+def answers(url: str, seconds: float) -> bool:
+    """Whether a server, or the proxy in front of it, takes a connection; never later than asked."""
+    whole = lambda address: urlsplit(address if "//" in address else f"http://{address}")
+    parts = whole(url)
+    if not proxy_bypass(parts.hostname or ""):
+        parts = whole(getproxies().get(parts.scheme, url))
+    answered = threading.Event()
+
+    def knock():
+        with suppress(OSError):
+            socket.create_connection((parts.hostname, parts.port or (443 if parts.scheme == "https" else 80)), timeout=seconds).close()
+            answered.set()
+
+    asking = threading.Thread(target=knock, daemon=True)  # a thread: looking up the name has no time limit of its own
+    asking.start()
+    asking.join(seconds)
+    return answered.is_set()
+
+
 def reach(card: Card, url: str) -> None:
     """Raise DataMissing within two seconds when there is no network (or it is not to be used)."""
     if os.environ.get("TSFM_OFFLINE", "") not in ("", "0"):
         raise DataMissing(f"{card.name} is not on this machine and TSFM_OFFLINE forbids a download from {url}: unset it, or {_place(card)}")
-    parts = urlsplit(url)
-    if not proxy_bypass(parts.hostname or ""):
-        parts = urlsplit(getproxies().get(parts.scheme, url))
-    answered = threading.Event()
-
-    def knock():
-        try:
-            socket.create_connection((parts.hostname, parts.port or (443 if parts.scheme == "https" else 80)), timeout=REACH).close()
-            answered.set()
-        except OSError:
-            pass
-
-    asking = threading.Thread(target=knock, daemon=True)  # a thread: looking up the name has no time limit of its own
-    asking.start()
-    asking.join(REACH)
-    if not answered.is_set():
+    if not answers(url, REACH):
         raise DataMissing(f"{card.name} is not on this machine and {url} cannot be reached: connect to a network, or {_place(card)}")
 
 

@@ -10,7 +10,7 @@ from tsfm_lib.data.sets import Card, SeriesSet, season_of
 from tsfm_lib.errors import TsfmError
 
 IDS = ("unique_id", "item_id", "series_id")
-TIMES = ("ds", "timestamp", "date", "datetime", "time", "t")
+TIMES = ("ds", "timestamp", "date", "datetime", "time", "t", "year")
 VALUES = ("y", "target", "value")
 _STEPS = {1: "D", 7: "W", **{d: "MS" for d in range(28, 32)}, **{d: "QS" for d in range(89, 93)}, 365: "YS", 366: "YS"}
 
@@ -26,7 +26,7 @@ def frequency_of(stamps: pd.DatetimeIndex) -> str:
         return ""
     steps, counts = np.unique(np.diff(stamps.to_numpy().astype("datetime64[s]").astype(np.int64)), return_counts=True)
     seconds = int(steps[counts.argmax()])
-    days = stamps[:400].dayofweek
+    days = stamps[:400].day_of_week
     if seconds == 86400 and (days < 5).all() and len(stamps) > 7:
         return "B"
     if seconds % 86400 == 0:
@@ -37,33 +37,52 @@ def frequency_of(stamps: pd.DatetimeIndex) -> str:
     return ""
 
 
+def _from_text(values: pd.Index, place: Callable[[int], str]) -> pd.DatetimeIndex:
+    """UTC stamps, NaT where a cell is none. Dates like 13/02/2024 are read in one order, the only one that fits every cell."""
+    stamps = pd.to_datetime(values, format="ISO8601", errors="coerce", utc=True)
+    if not stamps.isna().any():
+        return stamps
+    text = pd.Series(values).str.strip().str.replace(r"^(\d{4})-?Q([1-4])$", lambda m: f"{m[1]}-{3 * int(m[2]) - 2:02d}", regex=True)
+    parts = text.str.extract(r"^(\d{1,2})[./-](\d{1,2})[./-](\d{4})(?!\d)(.*)$")
+    if parts[0].notna().any():
+        left, right = parts[0].astype(float), parts[1].astype(float)
+        differ = (left - right).abs() > 0
+        if differ.any() and left.max() <= 12 and right.max() <= 12:
+            row = int(differ.argmax())
+            raise TsfmError(f"{place(row)}: in {values[row]!r} day and month cannot be told apart: write it like 2024-01-31")
+        month, day = (parts[0], parts[1]) if left.max() <= 12 else (parts[1], parts[0])
+        text = parts[2] + "-" + month.str.zfill(2) + "-" + day.str.zfill(2) + parts[3]
+    text = text.where(text.str.contains(r"\d{4}", na=False))  # pandas reads "may" as a day of the year 1
+    return pd.DatetimeIndex(pd.to_datetime(text, format="mixed", errors="coerce", utc=True))
+
+
+def has_stamps(values: pd.Index, place: Callable[[int], str]) -> bool:
+    """False for a column without any stamp; a missing one among others is refused."""
+    blank = values.isna()
+    if blank.any() and not blank.all():
+        raise TsfmError(f"{place(int(blank.argmax()))}: the time stamp is missing: write it like 2024-01-31 13:00:00")
+    return not blank.all()
+
+
 def as_stamps(column: Any, place: Callable[[int], str]) -> pd.DatetimeIndex | None:
-    """UTC time stamps without a zone; None for a plain counter."""
-    if isinstance(column, pd.PeriodIndex):
-        column = column.to_timestamp()
-    values = pd.Index(column)
-    if pd.api.types.is_numeric_dtype(values):
+    """UTC time stamps without a zone; None for a plain counter and for a column without any stamp."""
+    values = pd.Index(column.to_timestamp() if isinstance(column, pd.PeriodIndex) else column)
+    if not has_stamps(values, place) or pd.api.types.is_numeric_dtype(values):
         return None
-    try:
-        stamps = pd.to_datetime(values, utc=getattr(values, "tz", None) is not None)
-    except (ValueError, TypeError):
-        stamps = pd.to_datetime(values.astype(str), errors="coerce", format="mixed", utc=True)
-        if stamps.isna().any():
-            row = int(stamps.isna().argmax())
-            raise TsfmError(f"{place(row)}: {values[row]!r} is not a time stamp: write it like 2024-01-31 13:00:00") from None
+    stamps = values if isinstance(values, pd.DatetimeIndex) else _from_text(values.astype(str), place)
     if stamps.isna().any():
-        raise TsfmError(f"{place(int(stamps.isna().argmax()))}: the time stamp is missing: write it like 2024-01-31 13:00:00")
+        row = int(stamps.isna().argmax())
+        raise TsfmError(f"{place(row)}: {values[row]!r} is not a time stamp: write it like 2024-01-31 13:00:00")
     return stamps.tz_convert(None) if stamps.tz is not None else stamps
 
 
-def check_order(stamps: pd.DatetimeIndex, place: Callable[[int], str]) -> None:
-    """Stamps must rise strictly."""
-    steps = np.diff(stamps.to_numpy())
-    wrong = np.flatnonzero(steps <= np.timedelta64(0))
+def check_order(times: pd.Index, place: Callable[[int], str]) -> None:
+    """Stamps, or the numbers of a counter, must rise strictly."""
+    wrong = np.flatnonzero(np.asarray(times[1:] <= times[:-1], dtype=bool))
     if wrong.size:
         row = int(wrong[0]) + 1
-        kind = "repeats the one before" if stamps[row] == stamps[row - 1] else f"comes after {stamps[row - 1]}"
-        raise TsfmError(f"{place(row)}: time stamp {stamps[row]} {kind}, expected rising stamps: sort the rows and keep one row a time")
+        kind = "repeats the one before" if times[row] == times[row - 1] else f"comes after {times[row - 1]}"
+        raise TsfmError(f"{place(row)}: time stamp {times[row]} {kind}, expected rising stamps: sort the rows and keep one row a time")
 
 
 def numbers(column: pd.Series, place: Callable[[int], str]) -> np.ndarray:
@@ -107,9 +126,22 @@ def make(
     return SeriesSet(name, tuple(series), tuple(ids), tuple(channels), tuple(stamps), card)
 
 
-def _column(columns: Iterable, names: Sequence[str]) -> str | None:
+def column_of(columns: Iterable, names: Sequence[str]) -> Any:
+    """The first of these names that a table has, in any case; None without one."""
     lower = {str(c).lower(): c for c in columns}
     return next((lower[n] for n in names if n in lower), None)
+
+
+def tidy(frame: pd.DataFrame) -> pd.DataFrame:
+    """Ids out of the index into a column; the nameless counter that `to_csv` writes in front is dropped."""
+    levels = [n for n in frame.index.names if n is not None]
+    if column_of(levels, IDS) is not None and not set(levels) & set(frame.columns):
+        frame = frame.reset_index()
+    if frame.shape[1] > 1 and str(frame.columns[0]) in ("", "Unnamed: 0"):
+        first, count = frame.iloc[:, 0], np.arange(len(frame))
+        if pd.api.types.is_integer_dtype(first) and any(np.array_equal(first, count + begin) for begin in (0, 1)):
+            return frame.iloc[:, 1:]
+    return frame
 
 
 def from_frame(
@@ -124,56 +156,60 @@ def from_frame(
 
     `line` words a row's place in errors, `ordered=False` allows stamps that repeat, `bare` says there is no time column.
     """
-    if not len(frame):
-        raise TsfmError(f"{where} has no rows: at least one row of values is needed")
+    if not frame.size:
+        raise TsfmError(f"{where} has no rows of values: at least one is needed")
     if frame.columns.has_duplicates:
         raise TsfmError(
             f"{where}: column {frame.columns[frame.columns.duplicated()][0]!r} appears twice: give each column a name of its own"
         )
-    if _column(frame.columns, IDS) is not None:
+    frame = frame if bare else tidy(frame)
+    if column_of(frame.columns, IDS) is not None:
         return _from_long(frame, name, where, line, ordered)
     first = frame.columns[0]
-    named = _column(frame.columns, TIMES)
+    named = column_of(frame.columns, TIMES)
     if bare or isinstance(frame.index, (pd.DatetimeIndex, pd.PeriodIndex)):
         times, values = frame.index, frame
     elif named == first or not pd.api.types.is_numeric_dtype(frame[named or first]):
         times, values = frame[named or first], frame.drop(columns=named or first)
     else:
-        times, values = pd.RangeIndex(len(frame)), frame
+        times, values = frame.index if pd.api.types.is_numeric_dtype(frame.index) else pd.RangeIndex(len(frame)), frame
     if not values.shape[1]:
         raise TsfmError(f"{where} has only the column {first!r}: expected a column of time stamps and at least one column of numbers")
     place = lambda column: lambda row: f"{where}, {line(row)}, column {column!r}"
-    stamps = as_stamps(times, place(getattr(times, "name", None) or "index"))
-    if stamps is not None and ordered:
-        check_order(stamps, place(getattr(times, "name", None) or "index"))
+    at = place(getattr(times, "name", None) or "index")
+    stamps = as_stamps(times, at)
+    if ordered and has_stamps(pd.Index(times), at):
+        check_order(pd.Index(times) if stamps is None else stamps, at)
     columns = [str(c) for c in values.columns]
     table = np.stack([numbers(values.iloc[:, i], place(c)) for i, c in enumerate(columns)])
     return make(name, [table], [name], columns, [stamps], where)
 
 
 def _from_long(frame: pd.DataFrame, name: str, where: str, line: Callable[[int], str], ordered: bool) -> SeriesSet:
-    label, time, value = (_column(frame.columns, names) for names in (IDS, TIMES, VALUES))
+    label, time, value = (column_of(frame.columns, names) for names in (IDS, TIMES, VALUES))
     if value is None or time is None:
         missing = "values (y, target or value)" if value is None else "times (ds, timestamp, date or time)"
         raise TsfmError(f"{where}: a long table needs a column of {missing}, got {[str(c) for c in frame.columns]}: rename the column")
-    y = numbers(frame[value], lambda row: f"{where}, {line(row)}, column {value!r}")
+    place = lambda column, rows=None: lambda row: f"{where}, {line(row if rows is None else int(rows[row]))}, {column}"
+    nameless = frame[label].isna().to_numpy()
+    if nameless.any():
+        raise TsfmError(f"{place(f'column {label!r}')(int(nameless.argmax()))}: the id is missing: say which series the row belongs to")
+    y = numbers(frame[value], place(f"column {value!r}"))
     codes, ids = pd.factorize(frame[label].astype(str))
     order = np.argsort(codes, kind="stable")
     ends = np.flatnonzero(np.diff(codes[order])) + 1
-    column = frame[time]
-    if column.isna().all() or not pd.api.types.is_numeric_dtype(column):
-        blank = column.isna()
-        whole = None if blank.all() else as_stamps(column[~blank], lambda row: f"{where}, {line(row)}, column {time!r}")
-        at = np.cumsum(~blank.to_numpy()) - 1
-    else:
-        blank, whole, at = column.isna(), None, None
+    times = pd.Index(frame[time])
+    dated = np.flatnonzero(~times.isna())  # a series may have no stamps at all, but not some
+    whole = as_stamps(times[dated], place(f"column {time!r}", dated))
     series, stamps = [], []
     for rows in np.split(order, ends):
         series.append(y[rows][None])
-        own = None if whole is None or blank.to_numpy()[rows].any() else whole[at[rows]]
-        if own is not None and ordered:
-            check_order(own, lambda row, rows=rows: f"{where}, {line(int(rows[row]))}, series {ids[codes[rows[0]]]!r}")
-        stamps.append(own)
+        at = place(f"series {ids[codes[rows[0]]]!r}", rows)
+        known = has_stamps(times[rows], at)
+        own = whole[np.searchsorted(dated, rows)] if known and whole is not None else times[rows]
+        if known and ordered:
+            check_order(own, at)
+        stamps.append(own if known and whole is not None else None)
     return make(name, series, [str(i) for i in ids], [str(value)], stamps, where)
 
 
@@ -203,7 +239,7 @@ def as_series_set(data: Any, name: str = "data") -> SeriesSet:
         return from_frame(data.to_frame(name=str(data.name) if data.name is not None else name), name, bare=True)
     if isinstance(data, pd.DataFrame):
         return from_frame(data, name)
-    ragged = isinstance(data, (list, tuple)) and data and not all(isinstance(v, (int, float, np.number)) for v in data)
+    ragged = isinstance(data, (list, tuple)) and data and not all(v is None or isinstance(v, (int, float, np.number)) for v in data)
     if ragged:
         elements = [_array(v, f"series {i}") for i, v in enumerate(data)]
     else:

@@ -1,4 +1,4 @@
-"""GIFT-Eval and UTSD from the Hugging Face hub: the optional extra `hub`, a network, and Arrow files."""
+"""GIFT-Eval and UTSD from the Hugging Face hub: two optional packages, a network, and Arrow files."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -21,10 +21,11 @@ def fetch_hub(card: Card, part: str = "") -> Path:
             f"{card.name} is fetched by parts: write {card.name}/NAME with a folder of {card.url}, for instance gift_eval/electricity/H"
         )
     try:
+        import pyarrow  # noqa: F401  the files are of no use without it
         from huggingface_hub import snapshot_download
     except ImportError:
         raise DataMissing(
-            f"{card.name} comes from {card.url} and needs the optional extra and a network: pip install 'tsfm-lib[hub]'"
+            f"{card.name} comes from {card.url} and needs two more packages and a network: pip install huggingface_hub pyarrow"
         ) from None
     reach(card, card.url)
     folder = paths.cache() / "data" / card.name

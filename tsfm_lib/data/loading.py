@@ -2,12 +2,14 @@
 
 import warnings
 from dataclasses import replace
+from os import PathLike
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
 from tsfm_lib.data import cards, fetching
-from tsfm_lib.data.reading import contents, parse
+from tsfm_lib.data.reading import ENDINGS, contents, parse
 from tsfm_lib.data.sets import Card, LabelledSet, SeriesSet
 from tsfm_lib.data.tsf import regular_stamps
 from tsfm_lib.errors import DataMissing, TsfmError
@@ -109,15 +111,21 @@ def _from_files(card: Card, raw: bool) -> SeriesSet | LabelledSet | pd.DataFrame
     return found
 
 
-def _find(name: str) -> tuple[Card, str]:
+def _find(name: Any) -> tuple[Card, str]:
     """The card, and the part after its name ('classics_long/nile'), if any."""
+    if not isinstance(name, (str, PathLike)):
+        raise TsfmError(f"expected the name of a data set, got {type(name).__name__}: data.catalogue() lists them")
+    if not isinstance(name, str) or not cards.known(name.partition("/")[0]) and (
+        name.startswith((".", "/", "~")) or "\\" in name or Path(name).suffix in ENDINGS
+    ):
+        raise TsfmError(f"{str(name)!r} is a path, expected a name of data.catalogue(): use data.read for files of your own")
     if cards.known(name) or "/" not in name:
         return cards.card(name), ""
     whole, _, part = name.partition("/")
     return cards.card(whole), part
 
 
-def load(name: str, raw: bool = False) -> SeriesSet | LabelledSet | pd.DataFrame:
+def load(name: Any, raw: bool = False) -> SeriesSet | LabelledSet | pd.DataFrame:
     """A data set by name: embedded, from $TSFM_DATA, from the cache, or downloaded.
 
     `NAME/ID` gives one series of a collection. `raw` gives the UCR sets of unequal lengths as recorded, padded with NaN.
@@ -143,7 +151,7 @@ def load(name: str, raw: bool = False) -> SeriesSet | LabelledSet | pd.DataFrame
     return found.channel(part) if len(found) == 1 else found.pick(part)
 
 
-def available(name: str) -> bool:
+def available(name: Any) -> bool:
     """Whether `load(name)` needs no network: embedded, in $TSFM_DATA or in the cache."""
     card = _find(name)[0]
     if card.source in EMBEDDED:
@@ -151,7 +159,7 @@ def available(name: str) -> bool:
     return bool(fetching.locate(card)) or (card.source == "extract" and available(card.facts["of"]))
 
 
-def fetch(name: str) -> list[Path]:
+def fetch(name: Any) -> list[Path]:
     """The files of a data set on this machine, downloaded into the cache if they are nowhere else."""
     card = _find(name)[0]
     if card.source in EMBEDDED:

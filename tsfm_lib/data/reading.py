@@ -4,11 +4,15 @@ import gzip
 import io
 import zipfile
 import zlib
+from math import isnan, nan
+from os import PathLike
 from pathlib import Path, PurePosixPath
+from typing import Any
 
+import numpy as np
 import pandas as pd
 
-from tsfm_lib.data.frames import from_frame
+from tsfm_lib.data.frames import as_series_set, from_frame
 from tsfm_lib.data.sets import LabelledSet, SeriesSet
 from tsfm_lib.data.tsf import read_m4, read_tsf
 from tsfm_lib.data.ucr import labelled, read_npz, read_ts, read_tsv
@@ -16,6 +20,8 @@ from tsfm_lib.errors import TsfmError
 
 Members = list[tuple[str, bytes]]
 _TEXTS = (".tsf", ".ts", ".tsv", ".txt", ".csv")
+ENDINGS = (*_TEXTS, ".gz", ".zip", ".npz", ".npy")
+_MISSING = ("", "?", "nan", "na", "n/a", "null", "none")
 
 
 def unpack(name: str, data: bytes) -> Members:
@@ -43,12 +49,30 @@ def _text(data: bytes, where: str, strict: bool = True) -> str:
         ) from None
 
 
+def _value(cell: str) -> float | None:
+    """A cell as a number, NaN where it is missing; None for a word."""
+    cell = cell.strip().lower()
+    try:
+        return nan if cell in _MISSING else None if "_" in cell else float(cell)
+    except ValueError:
+        return None
+
+
+def _headless(fields: list[str], below: str) -> bool:
+    """Whether the first line holds values, not names: numbers and missing cells, at least one number."""
+    if fields == ["", *map(str, range(len(fields) - 1))]:  # how pandas writes numbered columns: names, if the rows count from 0
+        return _value(below) not in (0, None)
+    head = [_value(f) for f in fields]
+    return None not in head and not all(map(isnan, head))
+
+
 def read_csv(text: str, name: str, where: str, ordered: bool = True) -> SeriesSet:
     """A wide or long table; a file of numbers without a header is taken as wide without time stamps."""
-    head = text.partition("\n")[0].strip()
+    head, _, rest = text.partition("\n")
+    head = head.strip(" \r")
     separator = max(",;\t", key=head.count)
     fields = head.split(separator)
-    bare = all(f.strip().lstrip("-").replace(".", "", 1).isdigit() for f in fields)
+    bare = _headless(fields, rest.partition(separator)[0])
     if '"' not in text:  # pandas would fill a short line with missing values
         twice = [f for f in fields if fields.count(f) > 1]
         if twice and not bare:
@@ -74,7 +98,7 @@ def read_csv(text: str, name: str, where: str, ordered: bool = True) -> SeriesSe
 
 def _stem(name: str) -> str:
     stem = PurePosixPath(name).name
-    for ending in (".gz", ".zip", *_TEXTS, ".npz", "_TRAIN", "_TEST"):
+    for ending in (".gz", ".zip", *_TEXTS, ".npz", ".npy", "_TRAIN", "_TEST"):
         stem = stem.removesuffix(ending)
     return stem
 
@@ -95,13 +119,18 @@ def parse(members: Members, where: str, name: str = "", ordered: bool = True, ra
     """The set that these files hold."""
     members = [inner for label, data in members for inner in unpack(label, data)]
     if not members:
-        raise TsfmError(f"{where} holds no file this library reads: expected one of {', '.join(_TEXTS)} or .npz")
+        raise TsfmError(f"{where} holds no file this library reads: expected one of {', '.join(ENDINGS)}")
     label, data = members[0]
     name = name or _stem(label)
     if not data.strip():
         raise TsfmError(f"{where} is empty: get the file again")
     if label.endswith(".npz") or data[:2] == b"PK":
         return read_npz(data, name, where, raw)
+    if label.endswith(".npy"):
+        try:
+            return as_series_set(np.load(io.BytesIO(data), allow_pickle=False), name)
+        except (ValueError, EOFError, OSError) as error:
+            raise TsfmError(f"{where} cannot be read as series [T], [V, T] or [B, V, T] ({error}): save a plain array of numbers") from None
     if any(part in m[0].upper() for m in members for part in ("_TRAIN.", "_TEST.")):
         return _labelled(members, name, where)
     head = data[:4000].lower()
@@ -124,9 +153,17 @@ def contents(path: Path) -> bytes:
         raise TsfmError(f"{path} cannot be read ({error.strerror}): check the path and its permissions") from None
 
 
-def read(path: str | Path) -> SeriesSet | LabelledSet:
-    """A file of your own: csv(.gz) wide or long, tsf(.gz), UCR .ts/.tsv/.txt (with its _TEST beside it), npz, or a zip of these."""
+def read(path: Any) -> SeriesSet | LabelledSet:
+    """A file of your own: csv(.gz) wide or long, tsf(.gz), UCR .ts/.tsv/.txt (with its _TEST beside it), npz, npy, or a zip of these.
+
+    Dates like 13/02/2024 are read in the one order that fits the whole column, and refused if day and month cannot be told apart.
+    """
+    if not isinstance(path, (str, PathLike)):
+        raise TsfmError(f"expected the path of a file, got {type(path).__name__}: arrays and frames go to data.as_series_set")
     path = Path(path).expanduser()
+    ending = path.with_suffix("").suffix if path.suffix == ".gz" else path.suffix
+    if ending.lower() not in ("", *ENDINGS) and not path.is_dir():
+        raise TsfmError(f"{path.name} ends in {ending}, expected one of {', '.join(ENDINGS)}: save the series as csv")
     if path.is_dir():
         files = sorted(p for p in path.iterdir() if p.suffix in _TEXTS and ("_TRAIN" in p.name or "_TEST" in p.name))
         if not files:

@@ -4,11 +4,13 @@ import io
 import zipfile
 import zlib
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 
-from tsfm_lib.data.sets import Card, LabelledSet
+from tsfm_lib.data.frames import as_series_set
+from tsfm_lib.data.sets import Card, LabelledSet, SeriesSet
 from tsfm_lib.data.tsf import row_of_numbers
 from tsfm_lib.errors import TsfmError
 
@@ -122,8 +124,11 @@ def read_tsv(text: str, where: str) -> Part:
     return [row[None] for row in values], table[0].tolist()
 
 
-def read_npz(data: bytes, name: str, where: str, raw: bool = False) -> LabelledSet:
-    """X_train, y_train, X_test, y_test (and `classes`); `raw` takes X_train_raw and X_test_raw where the file has them."""
+def read_npz(data: bytes, name: str, where: str, raw: bool = False) -> LabelledSet | SeriesSet:
+    """X_train, y_train, X_test, y_test (and `classes`); `raw` takes X_train_raw and X_test_raw where the file has them.
+
+    A file with none of these holds series: one array [T], [V, T] or [B, V, T], or one [T] or [V, T] a series.
+    """
     try:
         with np.load(io.BytesIO(data), allow_pickle=False) as z:
             have = {key: z[key] for key in z.files}
@@ -133,6 +138,9 @@ def read_npz(data: bytes, name: str, where: str, raw: bool = False) -> LabelledS
         ) from None
     needed = ("X_train", "y_train", "X_test", "y_test")
     missing = [key for key in needed if key not in have]
+    if len(missing) == len(needed) and have:
+        found = as_series_set(list(have.values()) if len(have) > 1 else next(iter(have.values())), name)
+        return replace(found, ids=tuple(have)) if len(have) == len(found) else found
     if missing:
         raise TsfmError(f"{where}: expected the arrays {', '.join(needed)}, got {sorted(have)} without {', '.join(missing)}: save them so")
     tail = "_raw" if raw and "X_train_raw" in have else ""

@@ -18,6 +18,8 @@ def main(arguments: list[str] | None = None) -> int:
     """Returns the exit status: 0, or 2 with one sentence on stderr when the request cannot be met."""
     chosen = parser().parse_args(arguments)
     try:
+        if chosen.out and (chosen.out.is_dir() or not chosen.out.parent.is_dir()):          # said now, not after the work
+            raise TsfmError(f"--out {chosen.out} should be a file in a folder that exists: make {chosen.out.parent}, or name another")
         rows = chosen.run(chosen)
         if chosen.out:
             rows.to_csv(chosen.out, index=False)
@@ -64,11 +66,9 @@ def run_forecast(chosen: argparse.Namespace):
         if chosen.suite == "ucr":
             raise TsfmError("ucr is a classification suite: use `classify --suite ucr`, or forecast on embedded, local or fresh")
     else:
-        found = read(chosen.data)
-        if not hasattr(found, "series"):
-            raise TsfmError(f"{chosen.data} holds labelled examples, not series to forecast: use `classify --data {chosen.data}`")
-        horizon = chosen.horizon or found.horizon
-        if not horizon:
+        found = read(chosen.data, "SeriesSet")
+        horizon = found.horizon or None if chosen.horizon is None else chosen.horizon
+        if horizon is None:
             raise TsfmError(f"nothing says how far to forecast {chosen.data}: pass --horizon")
         tasks = [forecasting.last_windows(found, horizon, chosen.context, chosen.season, chosen.windows)]
     wanted = list(dict.fromkeys([BASE, INTERVALS, *names(chosen.model)]))
@@ -81,6 +81,9 @@ def run_forecast(chosen: argparse.Namespace):
     ratios = aggregate.relative(table, to=BASE)
     print(f"\nMASE / WQL relative to the point {BASE} (its own row: absolute); lower is better")
     print(_side_by_side(table, ratios, wanted))
+    lost = list(dict.fromkeys(ratios.loc[ratios["MASE"].isna() | ratios["WQL"].isna(), "dataset"]))
+    if lost:
+        print(f"\nNaN, and left out of the means, where {BASE} makes no error or a constant context gives no unit: {', '.join(lost)}")
     means = [("all sets", aggregate.geometric_mean(ratios))]
     if set(suites.OUTLIERS) & set(ratios["dataset"]):
         means.append((f"without {', '.join(suites.OUTLIERS)}", aggregate.geometric_mean(ratios, leave_out=suites.OUTLIERS)))
@@ -102,11 +105,9 @@ def run_classify(chosen: argparse.Namespace):
 
     if chosen.suite and chosen.suite != "ucr":
         raise TsfmError(f"the classification suite is ucr, got {chosen.suite!r}: forecasting suites go with `forecast`")
-    sets = "ucr" if chosen.suite else read(chosen.data)
-    if not chosen.suite and not hasattr(sets, "classes"):
-        raise TsfmError(f"{chosen.data} has no class labels: use `forecast --data {chosen.data}`")
+    sets = "ucr" if chosen.suite else read(chosen.data, "LabelledSet")
     options = {"readouts": tuple(names(chosen.readout)), "seeds": tuple(range(chosen.seeds))}
-    wanted = names(chosen.model or "") or [None]
+    wanted = [None] if chosen.model is None else names(chosen.model)
     frames = [classification.evaluate(name, sets, baselines=number == 0, **options) for number, name in enumerate(wanted)]
     rows = pd.concat(frames, ignore_index=True)
     print(rows.groupby(["dataset", "variant", "readout"], sort=False)["accuracy"].mean().unstack("dataset").T.round(3).to_string())
@@ -116,18 +117,26 @@ def run_classify(chosen: argparse.Namespace):
     return rows
 
 
-def read(name: str):
-    """A data set of the catalogue by name; what exists or ends like a file is read as one."""
+def read(name: str, kind: str):
+    """A data set of the catalogue by name, else a file, as the kind of set that is asked for."""
     from tsfm_lib import data
+    from tsfm_lib.data import cards
 
-    path = Path(name).expanduser()
-    if path.exists() or path.suffix.lower() in {".csv", ".gz", ".tsf", ".ts", ".tsv", ".npz", ".npy", ".txt"}:
-        return data.read(path)
-    return data.load(name)
+    path, listed = Path(name).expanduser(), cards.known(name.partition("/")[0])
+    found = data.read(path) if (path.exists() and "/" in name) or (not listed and (path.exists() or path.suffix)) else data.load(name)
+    holds = type(found).__name__
+    if holds != kind:
+        what = {"SeriesSet": f"series with no class labels: use `forecast --data {name}`",
+                "LabelledSet": f"labelled examples, not series to forecast: use `classify --data {name}`"}  # fmt: skip
+        raise TsfmError(f"{name} holds {what.get(holds, 'a table of results, no series to judge a model on: choose another data set')}")
+    return found
 
 
 def names(text: str) -> list[str]:
-    return [part.strip() for part in text.split(",") if part.strip()]
+    found = [part.strip() for part in text.split(",") if part.strip()]
+    if not found:
+        raise TsfmError(f"expected one name or several with commas between them, got {text!r}: leave the option out, or name one")
+    return found
 
 
 def _side_by_side(table, ratios, order: list[str]) -> str:

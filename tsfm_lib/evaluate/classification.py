@@ -29,8 +29,9 @@ from tqdm import tqdm
 
 from tsfm_lib import data as catalogue
 from tsfm_lib.data.sets import LabelledSet
-from tsfm_lib.errors import DataMissing, TsfmError, nearest
+from tsfm_lib.errors import DataMissing, TsfmError, nearest, whole
 from tsfm_lib.evaluate import neighbours
+from tsfm_lib.evaluate.forecasting import at_work
 
 RAW, RANDOM = "raw values", "random weights"                    # variants beside the model's own name
 NEIGHBOURS = {"1nn-euclidean": ("euclidean", None), "1nn-dtw": ("dtw", None), "1nn-dtw-10%": ("dtw", 0.1)}
@@ -103,18 +104,10 @@ def features(encoder: Any, x: Float[np.ndarray, "N V T"], batch: int = 256, leng
     if hasattr(encoder, "predict_quantiles") and not hasattr(encoder, "embed"):
         raise TsfmError(f"{_name(encoder)} forecasts and has no embed: pass an encoder, or a function from series to features")
     embed = getattr(encoder, "embed", encoder)
-    whole = torch.as_tensor(neighbours.resized(x, length or own_length(encoder)))
-    module = encoder if isinstance(encoder, torch.nn.Module) else None
-    device = next((p.device for p in module.parameters()), "cpu") if module is not None else "cpu"
-    training = module is not None and module.training
-    if training:
-        module.eval()
-    try:
-        with torch.no_grad():
-            out = torch.cat([embed(part.to(device)).cpu() for part in whole.split(batch)]).numpy()
-    finally:
-        if training:
-            module.train()
+    series = neighbours.resized(x, length or own_length(encoder))
+    with at_work(encoder) as own:
+        parts = [embed(torch.as_tensor(series[i : i + batch], **own)) for i in range(0, len(series), batch)]
+    out = torch.cat([torch.as_tensor(part).cpu() for part in parts]).numpy()
     if out.ndim != 2 or not np.isfinite(out).all():
         lost = (~np.isfinite(out)).sum()
         raise TsfmError(f"an encoder should give finite features [B, D], got shape {out.shape} with {lost} values not finite: check embed")
@@ -126,8 +119,8 @@ def own_length(encoder: Any) -> int | None:
     return getattr(encoder, "series_length", None) or getattr(getattr(encoder, "config", None), "context", None)
 
 
-def evaluate(model: Any, data: str | LabelledSet | Sequence, readouts: Sequence[str] = ("forest", "whitened_forest", "ridge"),
-             seeds: Sequence[int] = (0,), baselines: bool | Sequence[str] = True, progress: bool = True, *, name: str | None = None,
+def evaluate(model: Any, data: str | LabelledSet | Sequence, readouts: str | Sequence[str] = ("forest", "whitened_forest", "ridge"),
+             seeds: Sequence[int] = (0,), baselines: bool | str | Sequence[str] = True, progress: bool = True, *, name: str | None = None,
              whiten_on: Float[np.ndarray, "N 1 T"] | None = None, length: int | None = None, batch: int = 256,
              limit: int | None = None, n_jobs: int = 1) -> pd.DataFrame:
     """Test accuracy of frozen features: one row per data set, variant, read-out and seed.
@@ -144,6 +137,10 @@ def evaluate(model: Any, data: str | LabelledSet | Sequence, readouts: Sequence[
     if isinstance(model, str):
         import tsfm_lib
         name, model = name or model, tsfm_lib.load(model)
+    readouts, baselines = ((one,) if isinstance(one, str) else one for one in (readouts, baselines))
+    seeds = tuple(whole(seed, "a seed", 0) for seed in seeds)
+    if not seeds:
+        raise TsfmError("expected at least one seed, got none: pass seeds=(0,)")
     if unknown := [r for r in readouts if r not in READOUTS]:
         raise TsfmError(f"no read-out called {unknown[0]!r}{nearest(unknown[0], READOUTS)} (there are {', '.join(READOUTS)})")
     wanted = BASELINES if baselines is True else tuple(baselines or ())
@@ -151,7 +148,7 @@ def evaluate(model: Any, data: str | LabelledSet | Sequence, readouts: Sequence[
         raise TsfmError(f"no baseline called {unknown[0]!r}{nearest(unknown[0], BASELINES)} (there are {', '.join(BASELINES)})")
     rows = []
     sets = labelled_sets(data)
-    for item in (bar := tqdm(sets, desc="classify", disable=not progress)):
+    for item in (bar := tqdm(sets, desc="classify", **({} if progress else {"disable": True}))):
         split = catalogue.load(item) if isinstance(item, str) else item
         if not isinstance(split, LabelledSet):
             raise TsfmError(f"{item} is not a classification set: pass one whose card says task 'classification'")

@@ -240,7 +240,10 @@ def ranks(table: pd.DataFrame, alpha: float = 0.05, higher: bool = False) -> Ran
     mean = (-table if higher else table).rank(axis=1).mean().sort_values(kind="stable")
     names = [str(name) for name in mean.index]
     values = table.set_axis([str(name) for name in table.columns], axis=1)[names]
-    friedman = stats.friedmanchisquare(*values.to_numpy().T).pvalue if k > 2 else _wilcoxon(values[names[0]], values[names[1]])
+    if (values.nunique(axis=1) == 1).all():
+        friedman = 1.0                  # ties everywhere: the statistic would be 0 / 0
+    else:
+        friedman = stats.friedmanchisquare(*values.to_numpy().T).pvalue if k > 2 else _wilcoxon(values[names[0]], values[names[1]])
     pairs = [(i, j) for i in range(k) for j in range(i + 1, k)]
     adjusted = holm([_wilcoxon(values[names[i]], values[names[j]]) for i, j in pairs])
     grid = np.eye(k)

@@ -10,15 +10,17 @@ predicted from itself alone, in batches that keep the order of the windows, so t
 """
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
 from jaxtyping import Float
 
-from tsfm_lib.data import Scaler, SeriesSet, windows
-from tsfm_lib.errors import TsfmError
+from tsfm_lib.data import Scaler, as_series_set, windows
+from tsfm_lib.errors import TsfmError, nearest, whole
 from tsfm_lib.evaluate import metrics, suites
 from tsfm_lib.evaluate.metrics import DECILES
 from tsfm_lib.evaluate.suites import Task, Windows
@@ -26,7 +28,7 @@ from tsfm_lib.evaluate.suites import Task, Windows
 
 def evaluate(
     model: object,
-    tasks: str | Task | Windows | Iterable[Task | Windows],
+    tasks: Any,
     *,
     levels: Sequence[float] = DECILES,
     batch: int = 64,
@@ -36,7 +38,8 @@ def evaluate(
     seed: int = 0,
     progress: bool = True,
 ) -> pd.DataFrame:
-    """Rows per window of one model (an object with `predict_quantiles`, or a name for `tsfm_lib.load`) on a suite or on tasks.
+    """Rows per window of one model (an object with `predict_quantiles`, or a name for `tsfm_lib.load`) on a suite by name, on a Task,
+    on Windows, or on several of these.
 
     Tasks are loaded one at a time, so a suite needs no more memory than its largest data set. A model that has
     `for_season` is asked for the season of each task; every other model must see it in the context.
@@ -73,6 +76,22 @@ def evaluate(
     return pd.concat(rows, ignore_index=True)
 
 
+@contextmanager
+def at_work(model: object) -> Iterator[dict[str, Any]]:
+    """A model in evaluation mode and without gradients; yields the number type and device of its weights, if it has any."""
+    module = model if isinstance(model, torch.nn.Module) else None
+    weight = None if module is None else next(module.parameters(), None)
+    training = module is not None and module.training
+    try:
+        if training:
+            module.eval()
+        with torch.no_grad():
+            yield {} if weight is None else {"dtype": weight.dtype, "device": weight.device}
+    finally:
+        if training:
+            module.train()
+
+
 def predict(
     model: object, contexts: Float[np.ndarray, "N V C"], horizon: int, levels: Sequence[float] = DECILES, batch: int = 64
 ) -> Float[np.ndarray, "N V H Q"]:
@@ -80,27 +99,17 @@ def predict(
 
     A model with weights is given its own number type and device, anything else float64.
     """
-    module = model if isinstance(model, torch.nn.Module) else None
-    weight = next(module.parameters(), None) if module is not None else None
-    where = {"dtype": torch.float64} if weight is None else {"dtype": weight.dtype, "device": weight.device}
-    training = module is not None and module.training
+    levels, horizon = tuple(metrics.checked(levels).tolist()), whole(horizon, "the horizon")
     out = np.empty((*contexts.shape[:2], horizon, len(levels)))
-    try:
-        if training:
-            module.eval()
+    with at_work(model) as own:
         for first in range(0, len(contexts), batch):
-            part = torch.as_tensor(np.ascontiguousarray(contexts[first : first + batch])).to(**where)
-            with torch.no_grad():
-                found = model.predict_quantiles(part, horizon, tuple(levels))
-            found = torch.as_tensor(found).detach().to("cpu", torch.float64).numpy()
+            part = torch.as_tensor(np.ascontiguousarray(contexts[first : first + batch], dtype=np.float64), **own)
+            found = torch.as_tensor(model.predict_quantiles(part, horizon, levels)).detach().to("cpu", torch.float64).numpy()
             expected = (*part.shape[:2], horizon, len(levels))
             if found.shape != expected:
                 wrong = f"{type(model).__name__}.predict_quantiles returned {list(found.shape)}"
                 raise TsfmError(f"{wrong}, expected {list(expected)} (B V horizon Q)")
             out[first : first + batch] = found
-    finally:
-        if training:
-            module.train()
     gaps = ~np.isfinite(out).all((1, 2, 3))
     if gaps.any():
         where = f"{int(gaps.sum())} of {len(out)} windows"
@@ -109,7 +118,7 @@ def predict(
 
 
 def rolling(
-    data: SeriesSet,
+    data: Any,
     context: int,
     horizon: int,
     part: str = "test",
@@ -132,7 +141,7 @@ def rolling(
     """
     if context < 1 or horizon < 1 or stride < 1 or (count is not None and count < 1):
         raise TsfmError(f"context, horizon, stride and count should be at least 1, got {context}, {horizon}, {stride}, {count}")
-    out = []
+    data, out = as_series_set(data), []
     for element, (identity, values) in enumerate(zip(data.ids, data.series)):
         rows, train = data.split(part, element), data.split("train", element)
         number = rows.stop - rows.start - horizon + 1
@@ -159,7 +168,7 @@ def rolling(
     return out
 
 
-def last_windows(data: SeriesSet, horizon: int, context: int = suites.CONTEXT, season: int | None = None, count: int = 1) -> Windows:
+def last_windows(data: Any, horizon: int, context: int = suites.CONTEXT, season: int | None = None, count: int = 1) -> Windows:
     """The last `count` windows of every series and channel, back to back; those without a past or a future are left out.
 
     >>> from tsfm_lib.data import as_series_set
@@ -169,6 +178,8 @@ def last_windows(data: SeriesSet, horizon: int, context: int = suites.CONTEXT, s
     """
     if horizon < 1 or context < 1 or count < 1:
         raise TsfmError(f"horizon, context and windows should be at least 1, got {horizon}, {context} and {count}")
+    data = as_series_set(data)
+    season = data.season if season is None else whole(season, "the season")
     contexts, targets, names, starts = [], [], [], []
     for name, values in suites.series_of(data):
         at = [s for s in range(len(values) - count * horizon, len(values) - horizon + 1, horizon) if s > 0]
@@ -183,9 +194,7 @@ def last_windows(data: SeriesSet, horizon: int, context: int = suites.CONTEXT, s
     if not names:
         longest = max((v.shape[1] for v in data.series), default=0)
         raise TsfmError(f"{data.name}: no series has observed points before its last {horizon} (longest: {longest}): use a shorter horizon")
-    return Windows(
-        data.name, np.concatenate(contexts), np.concatenate(targets), season or data.season, tuple(names), np.array(starts)
-    )
+    return Windows(data.name, np.concatenate(contexts), np.concatenate(targets), season, tuple(names), np.array(starts))
 
 
 def _model(model: object) -> tuple[object, str]:
@@ -198,12 +207,15 @@ def _model(model: object) -> tuple[object, str]:
     return model, str(getattr(model, "name", type(model).__name__))
 
 
-def _tasks(tasks: str | Task | Windows | Iterable[Task | Windows]) -> list[Task | Windows]:
-    if isinstance(tasks, str):
+def _tasks(tasks: Any) -> list[Task | Windows]:
+    forecasting = [name for name in suites.SUITES if name != "ucr"]
+    if isinstance(tasks, str) and tasks in forecasting:
         tasks = suites.suite(tasks)
-    found = [tasks] if isinstance(tasks, (Task, Windows)) else list(tasks)
-    strange = [type(task).__name__ for task in found if not isinstance(task, (Task, Windows))]
+    found = list(tasks) if isinstance(tasks, Iterable) and not isinstance(tasks, str) else [tasks]
+    strange = [task for task in found if not isinstance(task, (Task, Windows))]
     if strange or not found:
-        raise TsfmError(f"expected a forecasting suite, a Task or Windows, got {strange[0] if strange else 'an empty list'}")
+        got = "an empty list" if not found else repr(strange[0]) if isinstance(strange[0], str) else type(strange[0]).__name__
+        close = nearest(strange[0], forecasting) if strange and isinstance(strange[0], str) else ""
+        raise TsfmError(f"expected a forecasting suite ({', '.join(forecasting)}), a Task or Windows, got {got}{close}: "
+                        "a data set becomes windows by last_windows(data.load(name), horizon)")  # fmt: skip
     return found
-

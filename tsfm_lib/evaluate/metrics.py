@@ -17,11 +17,12 @@ Conventions, since the field has several of each:
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float
 
-from tsfm_lib.errors import TsfmError
+from tsfm_lib.errors import TsfmError, whole
 
 DECILES: tuple[float, ...] = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 
@@ -42,6 +43,7 @@ def mse(target: Float[np.ndarray, "B V T"], point: Float[np.ndarray, "B V T"]) -
     >>> mse(np.array([[[1.0, 2.0, np.nan]]]), np.array([[[1.0, 4.0, 9.0]]]))
     array([2.])
     """
+    _aligned(target, point)
     return _window_mean((target - point) ** 2, ~np.isnan(target))
 
 
@@ -51,6 +53,7 @@ def mae(target: Float[np.ndarray, "B V T"], point: Float[np.ndarray, "B V T"]) -
     >>> mae(np.array([[[1.0, 2.0, np.nan]]]), np.array([[[1.0, 4.0, 9.0]]]))
     array([1.])
     """
+    _aligned(target, point)
     return _window_mean(np.abs(target - point), ~np.isnan(target))
 
 
@@ -60,6 +63,7 @@ def smape(target: Float[np.ndarray, "B V T"], point: Float[np.ndarray, "B V T"])
     >>> smape(np.array([[[1.0, 0.0]]]), np.array([[[3.0, 0.0]]]))      # (2 * 2 / 4 + 0) / 2
     array([0.5])
     """
+    _aligned(target, point)
     size = np.abs(target) + np.abs(point)
     error = 2 * np.abs(target - point)
     return _window_mean(np.divide(error, size, out=np.where(size == 0, 0.0, np.nan), where=size > 0), ~np.isnan(target))
@@ -82,7 +86,7 @@ def seasonal_scale(context: Float[np.ndarray, "B V C"], season: int) -> Float[np
         level = np.max(np.abs(np.nan_to_num(context)), -1, initial=0.0)
         return np.where((pairs >= (1 if lag == 1 else 2)) & (mean > 1e-9 * level), mean, np.nan)
 
-    scale = at(season)
+    scale = at(whole(season, "the season"))
     return np.where(np.isnan(scale), at(1), scale)
 
 
@@ -92,6 +96,7 @@ def mase(target: Float[np.ndarray, "B V T"], point: Float[np.ndarray, "B V T"], 
     >>> mase(np.array([[[1.0, 3.0]]]), np.array([[[2.0, 5.0]]]), np.array([[3.0]]))
     array([0.5])
     """
+    _aligned(target, point, scale=scale)
     error = np.abs(target - point) / np.where(scale > 0, scale, np.nan)[..., None]
     return _window_mean(error, ~np.isnan(target) & (scale > 0)[..., None])
 
@@ -105,6 +110,7 @@ def pinball(
     [[[[0.2], [0.9]]]]
     """
     q = _levels(levels, forecast)
+    _aligned(target, forecast[..., 0])
     error = target[..., None] - forecast
     return np.maximum(q * error, (q - 1) * error)
 
@@ -145,6 +151,7 @@ def crps_samples(target: Float[np.ndarray, "B V T"], samples: Float[np.ndarray, 
     >>> crps_samples(np.array([[[0.0]]]), np.array([[[[-1.0, 1.0]]]]))          # 1 - (0 + 2 + 2 + 0) / 4 / 2
     array([0.5])
     """
+    _aligned(target, samples[..., 0])
     n = samples.shape[-1]
     if fair and n < 2:
         raise TsfmError(f"the fair CRPS needs at least 2 samples, got {n}: pass more samples or fair=False")
@@ -166,6 +173,7 @@ def msis(
     >>> msis(3 * one, 0 * one, 2 * one, one[0], alpha=0.5)                       # 2 wide, missed by 1, times 4
     array([6.])
     """
+    _aligned(target, lower, upper, scale=scale)
     missed = np.maximum(lower - target, 0) + np.maximum(target - upper, 0)
     score = (upper - lower + 2 / alpha * missed) / np.where(scale > 0, scale, np.nan)[..., None]
     return _window_mean(score, ~np.isnan(target) & (scale > 0)[..., None])
@@ -179,6 +187,7 @@ def coverage(
     >>> coverage(np.array([[[1.0, 5.0]]]), np.array([[[0.0, 0.0]]]), np.array([[[2.0, 2.0]]]))
     array([0.5])
     """
+    _aligned(target, lower, upper)
     inside = np.where(np.isnan(lower + upper), np.nan, (lower <= target) & (target <= upper))
     return _window_mean(inside, ~np.isnan(target))
 
@@ -229,10 +238,38 @@ def score(
     return columns | {"quantile_loss": loss, "abs_target": size}
 
 
-def _levels(levels: Sequence[float], forecast: np.ndarray) -> np.ndarray:
-    q = np.asarray(levels, float)
-    if len(q) != forecast.shape[-1] or len(q) == 0:
-        raise TsfmError(f"a forecast of {forecast.shape[-1]} quantiles came with {len(q)} levels: pass one level per quantile")
-    if (q <= 0).any() or (q >= 1).any() or (np.diff(q) <= 0).any():
-        raise TsfmError(f"levels must rise strictly between 0 and 1, got {q.tolist()}: sort them and the quantiles with them")
+def checked(levels: Any) -> Float[np.ndarray, " Q"]:
+    """Quantile levels as an array, refused unless there is at least one and all lie between 0 and 1.
+
+    >>> checked(0.5)
+    Traceback (most recent call last):
+    tsfm_lib.errors.TsfmError: quantile levels should be a list of numbers between 0 and 1, got 0.5
+    """
+    try:
+        q = np.asarray(levels, float)
+    except (TypeError, ValueError):
+        q = np.empty(0)
+    if q.ndim != 1 or not len(q) or not ((q > 0) & (q < 1)).all():
+        got = levels.tolist() if isinstance(levels, np.ndarray) else levels
+        raise TsfmError(f"quantile levels should be a list of numbers between 0 and 1, got {got!r}")
     return q
+
+
+def _levels(levels: Any, forecast: np.ndarray) -> np.ndarray:
+    q = checked(levels)
+    if np.shape(forecast)[-1:] != q.shape:
+        shape = list(np.shape(forecast))
+        raise TsfmError(f"a forecast of shape {shape} came with {len(q)} levels: pass one level per quantile, the last axis")
+    if (np.diff(q) <= 0).any():
+        raise TsfmError(f"levels must rise strictly, got {q.tolist()}: sort them and the quantiles with them")
+    return q
+
+
+def _aligned(target: np.ndarray, *forecasts: np.ndarray, scale: np.ndarray | None = None) -> None:
+    """Refuse shapes that numpy would quietly stretch to fit each other."""
+    shapes = [np.shape(x) for x in (target, *forecasts)]
+    if len(shapes[0]) != 3 or len(set(shapes)) > 1:
+        got = " and ".join(str(list(shape)) for shape in shapes)
+        raise TsfmError(f"a target and its forecast should have one shape [B, V, T] (quantiles: and Q), got {got}: add or cut axes")
+    if scale is not None and np.shape(scale) != shapes[0][:2]:
+        raise TsfmError(f"the scale should be [B, V] = {list(shapes[0][:2])}, got {list(np.shape(scale))}: take it from seasonal_scale")

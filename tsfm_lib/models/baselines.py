@@ -22,6 +22,8 @@ from jaxtyping import Float
 from scipy.special import ndtri
 from torch import Tensor
 
+from tsfm_lib.errors import whole
+
 Row = Float[np.ndarray, " T"]
 Forecast = Float[np.ndarray, "H Q"]
 
@@ -99,6 +101,10 @@ class Seasonal(Baseline):
     """A baseline that can be told its season."""
 
     season: int | None
+
+    def __post_init__(self) -> None:
+        if self.season is not None:
+            object.__setattr__(self, "season", whole(self.season, "the season"))
 
     def for_season(self, season: int | None) -> "Seasonal":
         """The same baseline for a given season (None: look for one in each context)."""
@@ -248,8 +254,9 @@ class ETS(Seasonal):
 @dataclass(frozen=True)
 class Theta(Seasonal):
     """The theta method with its Gaussian intervals. The season is taken out first, by division where all values are positive, else by
-    subtraction, and only where the autocorrelation at its lag is significant (10 %). The intervals are those of the smoothing behind it,
-    variance (1 + (h - 1) alpha^2) at step h; statsmodels' own put 1 + (1 - alpha)^2 for alpha^2 and come out several times wider."""
+    subtraction, and only where the autocorrelation of the differences at its lag is significant (10 %). The intervals are those of the
+    smoothing behind it, variance (1 + (h - 1) alpha^2) at step h; statsmodels' own put 1 + (1 - alpha)^2 for alpha^2 and come out
+    several times wider."""
 
     season: int | None = None
     recent: int = 1024
@@ -268,7 +275,7 @@ class Theta(Seasonal):
         with warnings.catch_warnings(), np.errstate(all="ignore"):
             warnings.simplefilter("ignore")
             try:
-                if significant(z, m):
+                if significant(np.diff(z), m):  # differences: a trend hides the season in the values themselves
                     season = seasonal_decompose(z, model="multiplicative" if positive else "additive", period=m).seasonal
                 adjusted = z / season if positive else z - season
                 fitted = ThetaModel(adjusted, deseasonalize=False, period=1).fit()

@@ -131,6 +131,8 @@ def make_pool(mixture: Mixture, n: int, length: int = 1024, seed: int = 0, worke
 
     folder: where to keep one .npy per family for the next time; its name holds size, seed and version, so nothing stale is read.
     """
+    if not isinstance(mixture, Mixture):
+        raise TsfmError(f"expected a Mixture, got {mixture!r}: pass Mixture(...) or one of MIXTURES ({', '.join(MIXTURES)})")
     if n < 1 or length < 2 or seed < 0:
         raise TsfmError(f"expected n >= 1, length >= 2 and seed >= 0, got {n}, {length}, {seed}: pass such numbers")
     made, missing = {}, {}
@@ -219,6 +221,8 @@ class Pool:
 
     def batch_of(self, n: int, length: int, rng: np.random.Generator, blend: Blend = Blend()) -> tuple[Batch, np.ndarray]:  # noqa: B008
         """A batch and, for each series, the index of the family (in the order of `series`) it was first cut from."""
+        if not isinstance(rng, np.random.Generator):
+            raise TsfmError(f"expected a random generator, got {rng!r}: pass np.random.default_rng(seed)")
         if not 2 <= length <= self.length:
             raise TsfmError(f"expected a length from 2 to {self.length}, the pool's, got {length}: make a pool of longer series")
         weights = np.array([self.mixture.weights[name] for name in self.series])

@@ -2,7 +2,7 @@
 
     python -m tsfm_lib.train --list
     python -m tsfm_lib.train patchtst-nano --minutes 10
-    python -m tsfm_lib.train patchtst-nano --steps 500 --out /tmp/try --fresh
+    python -m tsfm_lib.train patchtst-nano --steps 500 --out build/try --fresh
     torchrun --nproc_per_node=2 -m tsfm_lib.train patchtst-nano
 
 Under --out: checkpoint.safetensors and metrics.jsonl of the run, and `weights/` (config.json, model.safetensors in float16,
@@ -65,26 +65,37 @@ def train(chosen: argparse.Namespace) -> None:
     from contextlib import nullcontext
     from dataclasses import replace
 
+    for option, least in (("threads", 1), ("workers", 0)):                      # before anything that takes time
+        value = getattr(chosen, option)
+        if value is not None and value < least:
+            raise TsfmError(f"--{option} should be at least {least}, got {value}")
+    recipe = RECIPES[chosen.name].with_budget(chosen.steps, chosen.minutes)
+    recipe = recipe if chosen.pool is None else replace(recipe, pool=chosen.pool)
+    folder = chosen.out or BUILD / "train" / recipe.name
+    weights = folder / "weights"
+
     import torch
 
     from tsfm_lib import checkpoints
     from tsfm_lib.train import fit
     from tsfm_lib.train.streams import generated, prefetch
 
-    if chosen.threads:
+    def shipped(model: torch.nn.Module) -> dict[str, Any]:
+        """The card tells of the file that is handed on: rounded to float16, stored, read back."""
+        checkpoints.save(model, weights, half=True)
+        return {**evaluate(checkpoints.load(weights, next(model.parameters()).device)), "stored": "float16"}
+
+    if chosen.threads is not None:
         torch.set_num_threads(chosen.threads)
-    recipe = RECIPES[chosen.name].with_budget(chosen.steps, chosen.minutes)
-    recipe = replace(recipe, pool=chosen.pool) if chosen.pool else recipe
-    folder = chosen.out or BUILD / "train" / recipe.name
     stream = generated(recipe, max(1, chosen.workers), BUILD / "pools")
     model = checkpoints.build(recipe.model, recipe.config, recipe.seed)
     with prefetch(stream, chosen.workers, processes=chosen.workers > 1) if chosen.workers else nullcontext(stream) as ahead:
         run = fit(model, ahead, recipe, folder=folder, resume=not chosen.fresh, device=chosen.device,
-                  evaluate=None if chosen.no_evaluation else evaluate)  # fmt: skip
+                  evaluate=None if chosen.no_evaluation else shipped)  # fmt: skip
     if int(torch.distributed.get_rank() if torch.distributed.is_initialized() else 0) == 0:
-        checkpoints.save(run.model, folder / "weights", run.card, half=True)
+        checkpoints.save(run.model, weights, run.card, half=True)
         print(f"{recipe.name}: {run.card['steps']} steps, {run.card['samples_per_second']:g} samples/s, {run.card.get('result', '')}")
-        print(f"weights in {folder / 'weights'}")
+        print(f"weights in {weights}")
 
 
 def evaluate(model: Any) -> Mapping[str, Any]:

@@ -74,6 +74,8 @@ def fit(
     replaces `model.loss`. Draw with `torch.rand(..., device=batch.device, generator=generator)`: the generator lives where the batch is.
     """
     recipe = recipe.with_budget(steps, minutes)
+    if loss is None and not callable(getattr(model, "loss", None)):
+        raise TsfmError(f"{type(model).__name__} has no method loss(batch, generator): give it one, or call fit(..., loss=function)")
     ranks = join(device)
     # dropout draws from the global generators; the caller's are left as they were
     with torch.random.fork_rng([ranks.device.index] if ranks.device.type == "cuda" else []):
@@ -236,6 +238,8 @@ class _Trainer:
         card = self.card()
         if evaluate is not None and self.ranks.first:
             card["result"] = dict(evaluate(average))
+        elif self.sessions[-1]["from_step"] == self.step and (result := self.earlier_card().get("result")):
+            card["result"] = result                                      # nothing was trained: what was measured still holds
         if self.folder is not None and self.ranks.first:
             (self.folder / REPORT).unlink(missing_ok=True)
             partial = self.folder / (WEIGHTS + ".partial")
@@ -243,6 +247,10 @@ class _Trainer:
             partial.replace(self.folder / WEIGHTS)
             state.replace_text(self.folder / CARD, json.dumps(card, indent=1))
         return Run(average, self.model, self.journal.curve(), card)
+
+    def earlier_card(self) -> dict:
+        path = self.folder / CARD if self.folder is not None else None
+        return json.loads(path.read_text(encoding="utf-8")) if path is not None and path.exists() else {}
 
     def card(self) -> dict:
         muon = sum(p.numel() for o in self.optimisers if isinstance(o, torch.optim.Muon) for g in o.param_groups for p in g["params"])

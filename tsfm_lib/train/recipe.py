@@ -1,15 +1,45 @@
 """A recipe: everything that decides the bytes of a trained model, in one frozen dataclass that survives JSON."""
 
 import json
+import math
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
+from numbers import Real
 from typing import Any
 
 from tsfm_lib.errors import TsfmError, nearest
 
 PRECISIONS = ("float32", "bf16")
 Number = float | int                        # stored as float
+
+
+def _number(value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, Real) or not math.isfinite(value):
+        raise TypeError
+    return float(value)
+
+
+def _whole(value: Any) -> int:
+    if _number(value) % 1:
+        raise TypeError
+    return int(value)
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError
+    return value
+
+
+# the types a field may be declared with, what they are called, and how a value is brought into its one stored form (10 -> 10.0 minutes)
+_READERS: tuple[tuple[tuple, str, Callable[[Any], Any]], ...] = (
+    ((int, int | None), "a whole number", _whole),
+    ((Number, Number | None), "a number", _number),
+    ((str,), "text", _text),
+    ((dict,), "a dictionary that JSON can hold", lambda value: json.loads(json.dumps(dict(value)))),        # tuples become lists
+    ((Sequence[Number],), "two numbers in 0..1", lambda value: tuple(_number(v) for v in value)),
+)
 
 
 @dataclass(frozen=True)
@@ -54,12 +84,15 @@ class Recipe:
     notes: str = ""
 
     def __post_init__(self):
-        for f in fields(self):                                  # 10 minutes are as good as 10.0
+        for f in fields(self):
             value = getattr(self, f.name)
-            if f.type in (Number, Number | None) and value is not None:
-                object.__setattr__(self, f.name, float(value))
-        object.__setattr__(self, "config", json.loads(json.dumps(self.config)))       # tuples become lists here, not at the first reload
-        object.__setattr__(self, "betas", tuple(float(b) for b in self.betas))
+            if value is None and f.default is None:
+                continue
+            kind, read = next((said, how) for (types, said, how) in _READERS if f.type in types)
+            try:
+                object.__setattr__(self, f.name, read(value))
+            except (TypeError, ValueError, OverflowError):
+                raise TsfmError(f"recipe {self.name}: {f.name} should be {kind}, got {value!r}") from None
         self._check()
 
     def _check(self) -> None:
@@ -103,6 +136,8 @@ class Recipe:
         except json.JSONDecodeError as error:
             where = f"line {error.lineno}, column {error.colno}"
             raise TsfmError(f"a recipe should be JSON, got text that breaks off at {where}: {error.msg}") from None
+        if not isinstance(values, dict):
+            raise TsfmError(f"a recipe should be a JSON object of fields, got a {type(values).__name__}: write {{\"name\": ..., ...}}")
         return cls.from_dict(values)
 
     @classmethod

@@ -88,6 +88,8 @@ class Windows:
     name: str = "windows"
 
     def __post_init__(self):
+        if self.batch < 1 or self.length < 1:
+            raise TsfmError(f"{self.name}: batch and length of a window should be at least 1, got {self.batch} and {self.length}")
         counts = [max(0, x.shape[1] - self.length + 1) * (1 if self.together else x.shape[0]) for x in self.series]
         object.__setattr__(self, "_ends", np.cumsum(counts))
         if not sum(counts):
