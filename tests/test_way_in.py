@@ -69,11 +69,10 @@ def test_the_lock_names_versions_only():
     assert locked()["torch"] == "2.13.0"
 
 
-def test_the_lines_in_readme_run(capsys):
-    first = re.search(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.S).group(1)
+def test_the_lines_in_readme_print_what_it_shows(capsys):
+    first, shown = re.search(r"```python\n(.*?)```\s*```\n(.*?)```", (ROOT / "README.md").read_text(), re.S).groups()
     exec(compile(first, "README.md", "exec"), {})
-    printed = capsys.readouterr().out
-    assert printed.split()[:3] == ["0.1", "0.5", "0.9"] and "2026-01-15 23:00:00" in printed
+    assert capsys.readouterr().out.strip("\n") == shown.strip("\n")
 
 
 # ---- the door --------------------------------------------------------------------------------------------------------

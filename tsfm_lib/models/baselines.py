@@ -254,9 +254,9 @@ class ETS(Seasonal):
 @dataclass(frozen=True)
 class Theta(Seasonal):
     """The theta method with its Gaussian intervals. The season is taken out first, by division where all values are positive, else by
-    subtraction, and only where the autocorrelation of the differences at its lag is significant (10 %). The intervals are those of the
-    smoothing behind it, variance (1 + (h - 1) alpha^2) at step h; statsmodels' own put 1 + (1 - alpha)^2 for alpha^2 and come out
-    several times wider."""
+    subtraction, and only where the autocorrelation at its lag is significant (10 %, as in the M competitions; in a short series a strong
+    trend can hide the season). The intervals are those of the smoothing behind it, variance (1 + (h - 1) alpha^2) at step h;
+    statsmodels' own put 1 + (1 - alpha)^2 for alpha^2 and come out several times wider."""
 
     season: int | None = None
     recent: int = 1024
@@ -275,7 +275,7 @@ class Theta(Seasonal):
         with warnings.catch_warnings(), np.errstate(all="ignore"):
             warnings.simplefilter("ignore")
             try:
-                if significant(np.diff(z), m):  # differences: a trend hides the season in the values themselves
+                if significant(z, m):
                     season = seasonal_decompose(z, model="multiplicative" if positive else "additive", period=m).seasonal
                 adjusted = z / season if positive else z - season
                 fitted = ThetaModel(adjusted, deseasonalize=False, period=1).fit()
