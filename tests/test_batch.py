@@ -11,7 +11,7 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_outp
 
 from tsfm_lib.batch import clean, compare, pages, run
 from tsfm_lib.batch.__main__ import arguments
-from tsfm_lib.batch.equations import svg
+from tsfm_lib.batch.equations import outline, svg
 from tsfm_lib.errors import TsfmError
 
 
@@ -207,6 +207,11 @@ def test_pages_show_equations_and_pictures_without_a_network(tmp_path):
 ])
 def test_the_usual_formulas_are_drawn(tex):
     assert svg(tex).startswith("<svg")
+
+
+def test_a_displayed_fraction_is_not_shrunk():
+    high = {display: outline(r"\frac{a}{b}", display)[2] for display in (False, True)}
+    assert high[True] > 1.5 * high[False] and 'class="formula"' in svg(r"\frac{a}{b}", display=True)
 
 
 @pytest.mark.parametrize("given, words", [

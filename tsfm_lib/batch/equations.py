@@ -37,10 +37,14 @@ def lines(tex: str) -> list[str]:
     return [row for row in rows if row]
 
 
-def outline(tex: str) -> tuple[str, float, float, float] | None:
-    """The drawing commands of one row with its width, height and depth in units; None when mathtext cannot read it."""
+def outline(tex: str, display: bool = False) -> tuple[str, float, float, float] | None:
+    """The drawing commands of one row with its width, height and depth in units; None when mathtext cannot read it.
+
+    In a displayed formula numerators and denominators are as large as the rest.
+    """
     for pattern, plain in SYNONYMS.items():
         tex = re.sub(pattern, plain, tex)
+    tex = re.sub(r"\\frac(?![a-zA-Z])", r"\\dfrac", tex) if display else tex
     font = FontProperties(size=UNIT, math_fontfamily="stix")
     try:
         scale = TextToPath()
@@ -69,7 +73,7 @@ def svg(tex: str, display: bool = False) -> str:
     """
     drawn = []
     for row in lines(tex):
-        found = outline(row)
+        found = outline(row, display)
         if found is None:
             drawn = []
             break

@@ -19,7 +19,7 @@ BARE = """{% extends 'lab/index.html.j2' %}
 {% block html_head_js_mermaidjs %}{% endblock %}
 {% block jupyter_widgets %}{% endblock %}
 {% block html_head_css %}<style>
-  .formula { display: block; text-align: center; margin: .8em 0; font-size: 1.15em } code.formula { white-space: pre-wrap }
+  .formula { display: block; text-align: center; margin: .8em 0; font-size: 1.4em } code.formula { white-space: pre-wrap }
   body.jp-Notebook { max-width: 76em; margin: 0 auto }
 </style>{% endblock %}"""
 
