@@ -6,7 +6,7 @@
 ((1, 100), 'YS')
 """
 
-from importlib import import_module
+from tsfm_lib.lazy import attach
 
 _HOME = {
     "Card": "sets", "SeriesSet": "sets", "LabelledSet": "sets", "season_of": "sets",
@@ -17,15 +17,4 @@ _HOME = {
     "windows": "windowing", "starts": "windowing", "Scaler": "windowing",
 }  # fmt: skip
 __all__ = list(_HOME)
-
-
-def __getattr__(name: str):
-    if name not in _HOME:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted(__all__)
+__getattr__, __dir__ = attach(__name__, _HOME)

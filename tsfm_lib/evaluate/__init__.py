@@ -5,7 +5,7 @@
 'accuracy'
 """
 
-from importlib import import_module
+from tsfm_lib.lazy import attach
 
 _HOME = {
     "HIGHER": "metrics", "DECILES": "metrics",
@@ -17,15 +17,4 @@ _HOME = {
 }  # fmt: skip
 _ROOMS = ("metrics", "suites", "forecasting", "aggregate", "comparison", "classification", "dtw")
 __all__ = [*_HOME, *_ROOMS]
-
-
-def __getattr__(name: str):
-    if name in _ROOMS:
-        return import_module(f"{__name__}.{name}")
-    if name not in _HOME:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
-
-
-def __dir__() -> list[str]:
-    return sorted(__all__)
+__getattr__, __dir__ = attach(__name__, _HOME, _ROOMS)
