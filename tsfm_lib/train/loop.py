@@ -41,17 +41,6 @@ class Run:
     card: dict
 
 
-class Objective(nn.Module):
-    """The loss as a forward pass, because DistributedDataParallel only watches `forward`."""
-
-    def __init__(self, model: nn.Module, loss: Loss | None):
-        super().__init__()
-        self.model, self.loss = model, loss
-
-    def forward(self, batch: Tensor, generator: torch.Generator) -> Tensor:
-        return self.loss(self.model, batch, generator) if self.loss else self.model.loss(batch, generator)
-
-
 def fit(
     model: nn.Module,
     stream: Callable[[int], Tensor],
@@ -93,7 +82,7 @@ class _Trainer:
         self.folder = folder
         self.average = Average(self.model, recipe.ema)
         self.optimisers = optimisers(self.model, recipe)
-        self.objective = ranks.wrap(Objective(self.model, loss))
+        self.loss = loss
         self.parameters = [p for p in self.model.parameters() if p.requires_grad]
         self.watch = Watch(recipe.diverged_factor, recipe.diverged_steps, recipe.warmup)
         self.journal = Journal(folder / METRICS if folder is not None and ranks.first else None)
@@ -115,6 +104,7 @@ class _Trainer:
                 self.folder.mkdir(parents=True, exist_ok=True)
                 for name in (CHECKPOINT, WEIGHTS, CARD, REPORT):
                     (self.folder / name).unlink(missing_ok=True)
+        self.ranks.share(self.model)
         self.journal.start(self.step)
         self.sessions.append({"from_step": self.step, "device": device_name(self.ranks.device), "threads": torch.get_num_threads(),
                               "ranks": self.ranks.size})  # fmt: skip
@@ -176,8 +166,10 @@ class _Trainer:
         torch.manual_seed(state.seed_for(seed, step, "dropout", rank))
         rate = set_rates(self.optimisers, rate_factor(step, self.total, self.recipe.warmup, self.recipe.final_fraction))
         with torch.autocast(device.type, torch.bfloat16, enabled=self.recipe.precision == "bf16"):
-            loss = self.objective(batch, generator)
+            loss = self.loss(self.model, batch, generator) if self.loss else self.model.loss(batch, generator)
         loss.backward()
+        self.ranks.mean_gradients(self.parameters)
+        self.ranks.mean_buffers(self.model)
         norm = nn.utils.clip_grad_norm_(self.parameters, self.recipe.clip)
         for optimiser in self.optimisers:
             optimiser.step()

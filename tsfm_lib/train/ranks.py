@@ -1,13 +1,15 @@
 """One process or many: what a rank needs to know, and the few words ranks exchange. `torchrun` starts the many."""
 
 import atexit
+import gc
+import importlib
 import os
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
 
 from tsfm_lib.errors import TsfmError
 
@@ -22,12 +24,36 @@ class Ranks:
     def first(self) -> bool:
         return self.rank == 0
 
-    def wrap(self, module: nn.Module) -> nn.Module:
-        """Gradients become means over the ranks. Experts without a token have none, hence find_unused_parameters."""
+    @torch.no_grad()
+    def mean_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
+        """Every gradient becomes the mean over the ranks; one that no rank has (an expert without a token) stays absent.
+
+        Done here in one message: DistributedDataParallel gives the buffers of the first rank to all and needs to be told of unused experts.
+        """
         if self.size == 1:
-            return module
-        own = [self.device.index] if self.device.type == "cuda" else None
-        return DistributedDataParallel(module, device_ids=own, find_unused_parameters=True)
+            return
+        parameters = list(parameters)
+        present = torch.tensor([float(p.grad is not None) for p in parameters], device=self.device)
+        flat = torch.cat([torch.zeros_like(p).flatten() if p.grad is None else p.grad.flatten() for p in parameters])
+        dist.all_reduce(present)
+        self.mean(flat)
+        for p, there, mean in zip(parameters, present.tolist(), flat.split([p.numel() for p in parameters])):
+            p.grad = mean.view_as(p) if there else None
+
+    @torch.no_grad()
+    def mean_buffers(self, module: nn.Module) -> None:
+        """Running statistics, too, are those of all rows."""
+        moving = [b for b in module.buffers() if b.is_floating_point()] if self.size > 1 else []
+        if moving:
+            mean = self.mean(torch.cat([b.flatten() for b in moving]))
+            for b, part in zip(moving, mean.split([b.numel() for b in moving])):
+                b.copy_(part.view_as(b))
+
+    def share(self, module: nn.Module) -> None:
+        """All start from the first rank's weights."""
+        if self.size > 1:
+            for tensor in module.state_dict().values():
+                dist.broadcast(tensor, src=0)
 
     def part(self, batch: Tensor) -> Tensor:
         """This rank's rows of a batch that every rank drew alike."""
@@ -71,6 +97,14 @@ def join(device: str | torch.device | None = None) -> Ranks:
         device = torch.device("cuda", local if device.index is None else device.index)
         torch.cuda.set_device(device)
     if many and not dist.is_initialized():
+        importlib.import_module("torch._dynamo")  # an optimiser imports it: once the group exists, its defaults would keep its threads alive
+
         dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
-        atexit.register(dist.destroy_process_group)
+        atexit.register(_leave)
     return Ranks(dist.get_rank(), dist.get_world_size(), device) if many else Ranks(0, 1, device)
+
+
+def _leave() -> None:
+    """End the group and its threads while there is an interpreter to end them in."""
+    dist.destroy_process_group()
+    gc.collect()
