@@ -1,9 +1,12 @@
-"""How fast training series are made. No peer: nothing else makes this mixture."""
+"""How fast training series are made. The mixture has no peer; CauKer's is its released algorithm, one eigendecomposition a root."""
 
+import tempfile
+import time
 from collections.abc import Iterator
+from pathlib import Path
 from statistics import median
 
-from harness import Row, benchmark, cpu_seconds
+from harness import Row, benchmark, cpu_seconds, race
 
 
 @benchmark("synth")
@@ -21,3 +24,36 @@ def mixture(quick: bool) -> Iterator[Row]:
     seconds = [cpu_seconds(lambda: pool.batch(256, 512, rng)) for _ in range(5 * turns)]
     how = "batches of 256 crops of 512 points, resampled, mixed, z-scored"
     yield Row("batches from the pool", 256 / median(seconds), None, None, "series per s", how)
+
+
+@benchmark("synth")
+def cauker(quick: bool) -> Iterator[Row]:
+    """Bars: 60x at 512 points and 55x at 1024, per core. Both sides make whole graphs of 18 nodes and keep 4; a graph counts as 4 series.
+
+    The peer gets fewer graphs, all its own: what a graph costs varies little beside the ratio, and both are averages.
+    """
+    from tests.synth import official_cauker
+    from tsfm_lib.synth import cauker as ours
+    for length, n, graphs in ((512, 2000, 12), (1024, 1000, 6)):
+        n, graphs, turns = (n // 5, 2, 1) if quick else (n, graphs, 3)
+        seeds = iter(range(100))                                    # other graphs in every turn
+        fast, slow = race(lambda: ours.generate(n, length, next(seeds)),  # noqa: B023
+                          lambda: official_cauker.generate(graphs, length, next(seeds)), turns)  # noqa: B023
+        how = f"{n} series against {4 * graphs} by scikit-learn's kernels and numpy's eigh, float64, equal in distribution (tests/synth)"
+        yield Row(f"CauKer, length {length}", n / fast, 4 * graphs / slow, (n / fast) / (4 * graphs / slow), "series per s", how)
+
+
+@benchmark("synth")
+def cauker_in_two_processes(quick: bool) -> Iterator[Row]:
+    """A corpus on disk by two workers beside one: the bar is 1.8x. Wall time, so it means something on an idle machine only."""
+    from tsfm_lib.synth import corpus
+    n = 4000 if quick else 48_000
+    with tempfile.TemporaryDirectory() as folder:
+        def seconds(workers, name, size):
+            began = time.perf_counter()
+            corpus.make(Path(folder) / name, size, workers=workers, shard=max(size // 16, 250), progress=False)
+            return time.perf_counter() - began
+        seconds(2, "start", 1000)                                   # starts the processes, loads the compiled code
+        one, two = seconds(1, "one", n), seconds(2, "two", n)
+    how = f"{n} series of 512 points to disk, wall time, the peer is one process; needs two idle cores"
+    yield Row("CauKer, two processes", n / two, n / one, one / two, "series per s", how)
