@@ -134,7 +134,7 @@ def test_same_seed_same_weights(name):
 @pytest.mark.parametrize("name", [n for n in MODELS if hasattr(MODELS[n].model_class(), "loss")])
 def test_the_loss_reaches_every_parameter_and_survives_missing_values(name):
     model = checkpoints.build(name, MODELS[name].config_class().tiny(), seed=0).train()
-    batch = series(b=4, length=model.config.context + model.config.horizon)
+    batch = series(b=4, length=model.config.context + getattr(model.config, "horizon", 0))
     batch[0, 0, ::3] = torch.nan
     batch[1, :, -5:] = torch.nan
     batch[2, 1] = torch.nan
@@ -144,6 +144,16 @@ def test_the_loss_reaches_every_parameter_and_survives_missing_values(name):
     assert loss.ndim == 0 and loss.isfinite()
     lost = [n for n, p in model.named_parameters() if p.grad is None]
     assert not lost and all(p.grad.isfinite().all() for p in model.parameters())
+
+
+@pytest.mark.parametrize("name", TORCH)
+def test_every_new_tensor_is_made_where_the_data_are(name):
+    """With another default device a tensor made without saying where would not mix with the data: what happens on a GPU."""
+    x, model = series(name=name), get(name)
+    with torch.device("meta"):
+        run(name, x)
+        if name in MODELS and hasattr(model, "loss"):
+            model.loss(x, torch.Generator("cpu").manual_seed(0))
 
 
 @pytest.mark.parametrize("name", EVERY)

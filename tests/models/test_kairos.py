@@ -174,6 +174,22 @@ def test_segments_are_told_apart_by_rotation_alone():
         assert torch.allclose(y[:, :8], y[:, 8:], atol=1e-5) != rotated
 
 
+def test_the_spectrum_reaches_the_forecast_by_rotation_or_by_a_token_and_by_nothing_else():
+    x = series()
+    foreign = torch.randn(3, 16, generator=torch.Generator().manual_seed(5))
+    for changes, heard in (({"rotary": "instance"}, True), ({"rotary": "half"}, False), ({"rotary": "half", "spectrum_token": True}, True)):
+        with torch.no_grad():
+            model = made(**changes)
+            assert torch.equal(model(x), model(x, foreign)) != heard
+
+
+def test_bins_are_frequencies_counted_from_the_first_one_read():
+    wave = torch.sin(2 * torch.pi * 6 * torch.arange(64) / 64)[None]  # 6 cycles per context
+    for first in (0, 4):
+        model = made(first_bin=first, spectrum_norm=False)
+        assert int(model.spectrum_of(wave).argmax()) == 6 - first
+
+
 def test_frequencies_cannot_explode():
     model = made()
     with torch.no_grad():
@@ -199,7 +215,9 @@ def test_all_sizes_always_on_reads_every_patch_at_the_smallest_size():
 
 @pytest.mark.parametrize("changes", [{"router": "energy"}, {"router": "mlp"}, {"fusion": "finest"}, {"positions": "size"},
                                      {"forecast_tokens": 1}, {"forecast_tokens": 6}, {"asinh": True}, {"reg_token": False},
-                                     {"step_weights": "log_decay"}, {"gated": True, "activation": "gelu_tanh"}])  # fmt: skip
+                                     {"spectrum_token": True, "rotary": "half"}, {"first_bin": 4}, {"modulation": "direct"},
+                                     {"spectrum_norm": False}, {"step_weights": "log_decay"},
+                                     {"gated": True, "activation": "gelu_tanh"}])  # fmt: skip
 def test_every_option_trains_and_forecasts(changes):
     model = made(**changes).train()
     batch = series(rows=4, steps=64 + 8 * model.config.forecast_tokens)[:, None]
@@ -239,3 +257,51 @@ def test_configurations_that_cannot_be_are_refused():
     for changes in ({"patch_lengths": (16, 6)}, {"active_experts": 9}, {"context": 50}, {"rotary": "none"}, {"quirks": ("bug",)}):
         with pytest.raises(ValueError):
             replace(KairosConfig.tiny(), **changes)
+
+
+DENSE = {"encoder": "causal", "positions": "size", "reg_token": False, "cuts": 3, "begin": "last", "own_rows": True}
+
+
+def test_a_forecast_at_a_cut_is_the_forecast_from_what_lies_before_it():
+    model, x = made(**DENSE), series()
+    x[0, :20] = torch.nan
+    z, seen, statistics = model.normalise(model.fill(x[:, :48]))  # the prefix alone, as at inference
+    with torch.no_grad():
+        alone = model.read_out(model.decode(model.encode(z, seen)))
+        before = torch.arange(64) < 48
+        z_prefix, _, statistics = model.normalise(x.masked_fill(~before, torch.nan))
+        whole = model.encode(statistics.apply(x).nan_to_num(0.0), x.isfinite(), model.spectrum_of(z_prefix))
+        at_cut = model.read_out(model.decode(whole, torch.full((3, 1), 48)))
+    torch.testing.assert_close(at_cut, alone, atol=1e-5, rtol=0)
+
+
+def test_no_cut_sees_behind_itself():
+    model, x = made(**DENSE), series()
+    z, seen, _ = model.normalise(x)
+    moved = torch.cat([z[:, :48], z[:, 48:] + 1.0], dim=1)
+    cuts, spectrum = torch.tensor([[32, 48, 64]] * 3), model.spectrum_of(z)
+    with torch.no_grad():
+        a, b = (model.decode(model.encode(v, seen, spectrum), cuts).reshape(3, 3, -1) for v in (z, moved))
+    torch.testing.assert_close(a[:, :2], b[:, :2], atol=1e-5, rtol=0)
+    assert (a[:, 2] - b[:, 2]).abs().max() > 1e-3
+
+
+def test_dense_supervision_is_the_mean_over_its_cuts_and_knows_its_limits():
+    model = made(**DENSE)
+    batch = torch.cat([series(4, 64), series(4, 16, seed=1)], dim=1)[:, None]
+    loss = model.loss(batch, torch.Generator().manual_seed(0))
+    loss.backward()
+    assert all(p.grad is not None for p in model.parameters())
+    assert torch.equal(loss, model.loss(batch, torch.Generator().manual_seed(0)))
+    with pytest.raises(ValueError, match="3 cuts need encoder='causal'"):
+        replace(KairosConfig.tiny(), cuts=3)
+    with pytest.raises(ValueError, match="a causal encoder needs positions='size'"):
+        replace(KairosConfig.tiny(), encoder="causal")
+
+
+def test_scaled_scores_are_the_same_functions():
+    model, other = made(), made(scaled_scores=True)
+    up = lambda name: model.config.head_width**0.5 if name.endswith("attention.q.weight") else 1
+    other.load_state_dict({name: tensor * up(name) for name, tensor in model.state_dict().items()})
+    with torch.no_grad():
+        torch.testing.assert_close(other(series()), model(series()), atol=1e-4, rtol=1e-5)

@@ -4,7 +4,7 @@ from functools import partial
 import pytest
 import torch
 
-from tsfm_lib.nn.positions import RelativeBias, RoPE, bucket, rotate, sinusoidal
+from tsfm_lib.nn.positions import RelativeBias, RoPE, XPos, bucket, rotate, sinusoidal
 
 
 def randn(*shape, seed=0):
@@ -77,3 +77,20 @@ def test_relative_bias_follows_the_distance():
 def test_unknown_layouts_are_refused():
     with pytest.raises(ValueError, match="'half' or 'interleaved', got 'both'"):
         rotate(torch.zeros(1, 2), torch.zeros(1, 1), "both")
+
+
+def test_decaying_rotation_sees_the_distance_only_unless_its_scales_lie_in_halves():
+    q, k = randn(1, 1, 1, 8).expand(1, 1, 40, 8), randn(1, 1, 1, 8, seed=1).expand(1, 1, 40, 8)
+    for halves in (False, True):
+        turned_q, turned_k = XPos(8, halves=halves, scale_base=16.0)(q, k)
+        scores = (turned_q @ turned_k.mT)[0, 0]
+        same_distance = scores.diagonal(5)
+        assert torch.allclose(same_distance, same_distance[:1], rtol=1e-4) != halves
+
+
+def test_decaying_rotation_by_hand():
+    """Two channels, one pair: turned by t, q times s^((t - middle) / base), k divided by it; channels beyond `dim` rest."""
+    q, k = XPos(2, scale_base=4.0)(torch.tensor([1.0, 0, 7]).expand(1, 1, 3, 3), torch.tensor([1.0, 0, 7]).expand(1, 1, 3, 3))
+    s = (0.4 * 2 / (1.4 * 2)) ** (1 / 4)  # at t = 2, one step behind the middle
+    assert q[0, 0, 2].tolist() == pytest.approx([s * math.cos(2), s * math.sin(2), 7], rel=1e-5)
+    assert k[0, 0, 2].tolist() == pytest.approx([math.cos(2) / s, math.sin(2) / s, 7], rel=1e-5)

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from tsfm_lib.errors import TsfmError, nearest
 from tsfm_lib.models import MODELS, Entry
 
-OFFICIAL = ("kairos",)  # layouts of the authors that are read: one file in this folder each
+OFFICIAL = ("kairos", "mantis", "moment")  # layouts of the authors that are read: one file in this folder each
 
 
 def build(name: str, config: Any = None, seed: int = 0) -> nn.Module:

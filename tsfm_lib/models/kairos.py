@@ -36,7 +36,9 @@ from torch import Tensor, nn
 
 from tsfm_lib.nn.attention import Attention, causal
 from tsfm_lib.nn.feedforward import FeedForward, ResidualMLP, activation_named
+from tsfm_lib.nn.initialise import like_t5
 from tsfm_lib.nn.moe import balance, top_k_gates
+from tsfm_lib.nn.objectives import random_cuts
 from tsfm_lib.nn.outputs import interpolate_quantiles, pinball
 from tsfm_lib.nn.patching import left_pad
 from tsfm_lib.nn.positions import rotate
@@ -80,10 +82,19 @@ class KairosConfig:
     norm_eps: float = 1e-6
     quantiles: tuple[float, ...] = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
     reg_token: bool = True
+    encoder: str = "full"  # full: every token sees every token, the paper's | causal: only earlier ones, so that one pass serves many cuts
+    cuts: int = 1  # training of a causal encoder: ends of a series from which the future is forecast at once
+    own_rows: bool = False  # True: every forecast token has a start row of its own (an option of the released code that fails there)
+    begin: str = "row"  # a forecast token begins as | row: one learnt row, the paper's | last: that plus the last state before it (ours)
+    scaled_scores: bool = False  # False: as in T5 | True: scores / sqrt(K), the same functions in a form that Muon moves better
     rotary: str = "instance"  # instance: IARoPE | half, interleaved: plain RoPE in either layout
     positions: str = "index"  # index: number of the token | size: start of its span (our reading of DRoPE)
     cross_rotary: bool = True  # without it the J segments are identical
     spectral_bins: int = 128  # F
+    first_bin: int = 0  # the lowest frequency that is read
+    spectrum_norm: bool = True  # False: raw amplitudes (ours, to see what the norm is for)
+    spectrum_token: bool = False  # [REG] says the spectrum (ours: with plain RoPE, the control of equal information)
+    modulation: str = "log"  # log: of log frequencies, the paper's | direct: of the frequencies themselves (ours, to see it fail)
     log_frequency_range: tuple[float, float] | None = (-12.0, 2.0)
     step_weights: str = "none"  # none | log_decay: near steps weigh more
     asinh: bool = False  # our option for small models: values pass through asinh after scaling
@@ -103,10 +114,18 @@ class KairosConfig:
         if self.head_width % 2:
             raise ValueError(f"rotary positions turn pairs: head_width must be even, got {self.head_width}")
         choices = {"router": ("linear", "energy", "mlp"), "fusion": ("ancestors", "finest"), "rotary": ("instance", "half", "interleaved"),
-                   "positions": ("index", "size"), "step_weights": ("none", "log_decay")}  # fmt: skip
+                   "positions": ("index", "size"), "encoder": ("full", "causal"), "begin": ("row", "last"),
+                   "step_weights": ("none", "log_decay"),
+                   "modulation": ("log", "direct")}  # fmt: skip
         for field, known in choices.items():
             if getattr(self, field) not in known:
                 raise ValueError(f"{field} must be one of {', '.join(known)}, got {getattr(self, field)!r}")
+        if self.encoder == "causal" and (self.reg_token or self.positions == "index"):
+            raise ValueError("a causal encoder needs positions='size' and reg_token=False: [REG] sees all, indices count from the start")
+        if self.cuts > 1 and self.encoder == "full":
+            raise ValueError(f"{self.cuts} cuts need encoder='causal': a full one has seen what lies behind the earlier cuts")
+        if self.spectrum_token and not self.reg_token:
+            raise ValueError("spectrum_token needs reg_token=True: it is [REG] that says the spectrum")
         if unknown := set(self.quirks) - set(QUIRKS):
             raise ValueError(f"unknown quirks {sorted(unknown)}; known are {', '.join(QUIRKS)}")
 
@@ -167,7 +186,7 @@ class Router(nn.Module):
         c, sizes = self.config, len(self.config.patch_lengths)
         seen = torch.cat([patches, patches.diff(dim=-1).abs()], dim=-1) if c.router == "energy" else patches
         indices, gates = top_k_gates(self.score(seen), c.active_experts, bias=self.bias, where="softmax")
-        mass = torch.zeros(*gates.shape[:-1], c.experts, dtype=gates.dtype).scatter(-1, indices, gates)  # B N E
+        mass = gates.new_zeros(*gates.shape[:-1], c.experts).scatter(-1, indices, gates)  # B N E
         if self.training or "bias_moves_in_eval" in c.quirks:
             self.rebalance(mass, torch.ones_like(observed) if "empty_patches_count" in c.quirks else observed)
         real = mass[..., :sizes]
@@ -204,7 +223,7 @@ def lay_out(finest: Int[Tensor, "B N"], seen: Bool[Tensor, "B T"], longest: int)
     """
     count = 2**finest  # B N: tokens of each patch
     end = count.cumsum(1)
-    slot = torch.arange(int(end[:, -1].max())).expand(len(finest), -1)  # B n
+    slot = torch.arange(int(end[:, -1].max()), device=end.device).expand(len(finest), -1)  # B n
     patch = torch.searchsorted(end, slot.contiguous(), right=True)
     real = patch < finest.shape[1]
     patch = patch.clamp_max(finest.shape[1] - 1)
@@ -231,7 +250,7 @@ class MixedPatches(nn.Module):
                 linear.weight[:, p:] = 0  # the mask starts without a say
 
     def forward(self, z: Float[Tensor, "B T"], seen: Bool[Tensor, "B T"], tokens: Tokens, routing: Routing) -> Float[Tensor, "B n D"]:
-        longest, rows = self.config.patch_lengths[0], torch.arange(len(z))[:, None]
+        longest, rows = self.config.patch_lengths[0], torch.arange(len(z), device=z.device)[:, None]
         total = 0
         for level, (size, linear) in enumerate(zip(self.config.patch_lengths, self.into)):
             spans = torch.cat([rearrange(x, "B (m p) -> B m p", p=size) for x in (z, seen.to(z.dtype))], dim=-1)
@@ -254,7 +273,7 @@ class InstanceFrequencies(nn.Module):
 
     def __init__(self, config: KairosConfig):
         super().__init__()
-        self.range = config.log_frequency_range
+        self.range, self.direct = config.log_frequency_range, config.modulation == "direct"
         pairs = config.head_width // 2
         self.register_buffer("log_theta", -math.log(10000.0) * torch.arange(pairs) / pairs)
         self.mlp = nn.Sequential(nn.Linear(config.spectral_bins, 128), nn.ReLU(), nn.Linear(128, 64), nn.ReLU(), nn.Linear(64, 2 * pairs))
@@ -263,6 +282,9 @@ class InstanceFrequencies(nn.Module):
 
     def forward(self, spectrum: Float[Tensor, "B F"]) -> Float[Tensor, "B K2"]:
         gamma, beta = self.mlp(spectrum).chunk(2, dim=-1)
+        if self.direct:
+            theta = gamma * self.log_theta.exp() + beta
+            return theta if self.range is None else theta.clamp(*map(math.exp, self.range))
         log_theta = gamma * self.log_theta + beta
         return (log_theta if self.range is None else log_theta.clamp(*self.range)).exp()
 
@@ -286,7 +308,8 @@ class RotaryAttention(nn.Module):
     def __init__(self, config: KairosConfig, cross: bool = False):
         super().__init__()
         self.turns, self.reverse = (config.cross_rotary or not cross), cross and "reversed_cross_keys" in config.quirks
-        self.attention = Attention(config.width, config.heads, config.head_width, scale=1.0, dropout=config.dropout)
+        scale = config.head_width**-0.5 if config.scaled_scores else 1.0
+        self.attention = Attention(config.width, config.heads, config.head_width, scale=scale, dropout=config.dropout)
         self.frequencies = InstanceFrequencies(config) if config.rotary == "instance" else PlainFrequencies(config)
 
     def forward(self, x: Float[Tensor, "B N D"], spectrum: Float[Tensor, "B F"], at: Float[Tensor, "B N"],
@@ -352,8 +375,9 @@ class Kairos(nn.Module):
         self.config = c = config
         self.router = Router(c)
         self.patches = MixedPatches(c)
-        self.spectrum_norm = nn.LayerNorm(c.spectral_bins)
-        self.start = nn.Parameter(torch.randn(c.width))  # every forecast token starts as the same row
+        self.spectrum_norm = nn.LayerNorm(c.spectral_bins) if c.spectrum_norm else nn.Identity()
+        self.say_spectrum = ResidualMLP(c.spectral_bins, c.hidden, c.width, c.activation) if c.spectrum_token else None
+        self.start = nn.Parameter(torch.randn(*[c.forecast_tokens] * c.own_rows, c.width))  # the paper's forecast tokens share one row
         self.reg = nn.Parameter(torch.randn(c.width)) if c.reg_token else None
         self.encoder = nn.ModuleList(Layer(c) for _ in range(c.encoder_layers))
         self.decoder = nn.ModuleList(Layer(c, cross=True) for _ in range(c.decoder_layers))
@@ -361,19 +385,8 @@ class Kairos(nn.Module):
         self.head = ResidualMLP(c.width, c.hidden, len(c.quantiles) * c.horizon, c.activation)
         self.dropout = nn.Dropout(c.dropout)
         self.register_buffer("levels", torch.tensor(c.quantiles, dtype=torch.float64), persistent=False)
-        self._initialise()
-
-    def _initialise(self):
-        """T5's scales: variances that keep unscaled scores near one."""
-        c = self.config
         for layer in [*self.encoder, *self.decoder]:
-            for block in filter(None, (layer.attend, layer.cross)):
-                nn.init.normal_(block.attention.q.weight, std=(c.width * c.head_width) ** -0.5)
-                nn.init.normal_(block.attention.k.weight, std=c.width**-0.5)
-                nn.init.normal_(block.attention.v.weight, std=c.width**-0.5)
-                nn.init.normal_(block.attention.out.weight, std=(c.heads * c.head_width) ** -0.5)
-            for name, weight in layer.mlp.named_parameters():
-                nn.init.normal_(weight, std=(c.hidden if name.startswith("down") else c.width) ** -0.5)
+            like_t5(*(part.attention for part in (layer.attend, layer.cross) if part is not None), layer.mlp)
 
     # -- values in, values out --
 
@@ -401,34 +414,52 @@ class Kairos(nn.Module):
         tokens = lay_out(routing.finest, seen, longest)
         h = embedded = self.patches(z, seen, tokens, routing)  # B n D
         mask, own = tokens.observed, (tokens.size > 0).sum(1, keepdim=True)  # B n, B 1
-        at = torch.arange(h.shape[1]).expand_as(mask).float() if c.positions == "index" else tokens.start / c.patch_lengths[-1]
+        index = torch.arange(h.shape[1], device=h.device)
+        at = index.expand_as(mask).float() if c.positions == "index" else tokens.start / c.patch_lengths[-1]
         if self.reg is not None:
             h, mask, at = (nn.functional.pad(x, pad) for x, pad in ((h, (0, 0, 0, 1)), (mask, (0, 1)), (at, (0, 1))))
             slot = torch.full_like(own, h.shape[1] - 1) if "reg_after_padding" in c.quirks else own
-            here = torch.arange(h.shape[1]) == slot  # B n
-            h, mask = torch.where(here[..., None], self.reg, h), mask | here
+            here = torch.arange(h.shape[1], device=h.device) == slot  # B n
+            reg = self.reg if self.say_spectrum is None else self.reg + self.say_spectrum(spectrum)[:, None]  # D or B 1 D
+            h, mask = torch.where(here[..., None], reg, h), mask | here
             at = torch.where(here, slot if c.positions == "index" else z.shape[1] / c.patch_lengths[-1], at)
         h = self.dropout(h)
+        visible = mask[:, None, None]
+        if c.encoder == "causal":  # itself always, or a token of the padding would see nothing
+            visible = visible & causal(h.shape[1], device=h.device) | torch.eye(h.shape[1], dtype=torch.bool, device=h.device)
         for layer in self.encoder:
-            h = layer(h, spectrum, at, mask[:, None, None])
+            h = layer(h, spectrum, at, visible)
         return Encoded(self.dropout(self.encoder_norm(h)), mask, at, spectrum, routing, tokens, embedded)
 
     def spectrum_of(self, z: Float[Tensor, "B T"]) -> Float[Tensor, "B F"]:
         """Layer-normed amplitudes of the first F frequencies, k cycles per context."""
-        bins = self.config.spectral_bins
-        amplitude = torch.fft.rfft(z).abs()[:, :bins]
+        first, bins = self.config.first_bin, self.config.spectral_bins
+        amplitude = torch.fft.rfft(z).abs()[:, first : first + bins]
         return self.spectrum_norm(nn.functional.pad(amplitude, (0, bins - amplitude.shape[1])))
 
-    def decode(self, encoded: Encoded) -> Float[Tensor, "B J D"]:
+    def decode(self, encoded: Encoded, cuts: Int[Tensor, "B k"] | None = None) -> Float[Tensor, "B kJ D"]:
+        """Forecast tokens behind the context; behind each of `cuts` (steps), seeing what lies before it, if they are given."""
         c, n = self.config, self.config.forecast_tokens
-        h = self.dropout(self.start.expand(len(encoded.hidden), n, -1))
-        at = torch.arange(n).expand(len(h), -1).float()
-        query_at = at
+        copies = 1 if cuts is None else cuts.shape[1]
+        h = self.start.expand(n, -1).repeat(copies, 1).expand(len(encoded.hidden), -1, -1)
+        at = torch.arange(n, device=h.device).repeat(copies).expand(len(h), -1).float()
+        ends = encoded.tokens.start + encoded.tokens.size  # B n
+        query_at, own, visible = at, causal(n, device=h.device), encoded.mask[:, None, None]
         if c.positions == "size":  # forecast tokens stand behind the context, a horizon apart
             at = at * c.horizon / c.patch_lengths[-1]
-            query_at = at + encoded.tokens.start.add(encoded.tokens.size).amax(1, keepdim=True) / c.patch_lengths[-1]
+            behind = ends.amax(1, keepdim=True) if cuts is None else cuts.repeat_interleave(n, dim=1)
+            query_at = at + behind / c.patch_lengths[-1]
+        if c.begin == "last":
+            before = ends[:, None] <= (ends.amax(1, keepdim=True) if cuts is None else cuts)[..., None]  # B k n
+            last = torch.where(before & (encoded.tokens.size > 0)[:, None], ends[:, None], -1).argmax(-1)  # B k
+            state = encoded.hidden.gather(1, last[..., None].expand(-1, -1, c.width))
+            h = h + state.repeat_interleave(n, dim=1)
+        h = self.dropout(h)
+        if cuts is not None:
+            own = torch.block_diag(*[own] * copies).bool()
+            visible = visible & (ends[:, None] <= cuts.repeat_interleave(n, dim=1)[..., None])[:, None]  # B 1 kJ n
         for layer in self.decoder:
-            h = layer(h, encoded.spectrum, at, causal(n), encoded.hidden, encoded.at, encoded.mask[:, None, None], query_at)
+            h = layer(h, encoded.spectrum, at, own, encoded.hidden, encoded.at, visible, query_at)
         return self.dropout(self.decoder_norm(h))
 
     def read_out(self, decoded: Float[Tensor, "B J D"]) -> Float[Tensor, "B JH Q"]:
@@ -444,9 +475,9 @@ class Kairos(nn.Module):
     def row_loss(self, forecast: Float[Tensor, "B JH Q"], target: Float[Tensor, "B h"]) -> Float[Tensor, "B"]:
         """Quantile loss per row: mean over levels, weighted sum over steps, in normalised units; missing steps cost nothing."""
         steps, given = forecast.shape[1], target.shape[1]
-        weights = torch.ones(given)
+        weights = forecast.new_ones(given)
         if self.config.step_weights == "log_decay":
-            weights = ((math.log(steps) - torch.linspace(1 + 1e-5, steps - 1e-3, steps).log()) / steps)[:given]
+            weights = ((math.log(steps) - torch.linspace(1 + 1e-5, steps - 1e-3, steps, device=forecast.device).log()) / steps)[:given]
         losses = pinball(forecast[:, :given], target, self.levels.to(forecast.dtype), reduce=False)  # B h
         return 2 * (losses * weights).sum(1)
 
@@ -454,9 +485,32 @@ class Kairos(nn.Module):
         """The last J x H steps of the batch are forecast from all before them."""
         steps = self.config.forecast_tokens * self.config.horizon
         rows = rearrange(batch, "B V T -> (B V) T")
+        if self.config.cuts > 1:
+            return self.loss_at_cuts(self.fill(rows[:, :-steps]), rows[:, -steps:], generator)
         z, seen, statistics = self.normalise(self.fill(rows[:, :-steps]))
         target = statistics.apply(rows[:, -steps:]).clamp(-12, 12)  # one outlier must not own the step
         return self.row_loss(self.read_out(self.decode(self.encode(z, seen))), target).mean() / steps
+
+    def loss_at_cuts(
+        self, context: Float[Tensor, "B T"], future: Float[Tensor, "B h"], generator: torch.Generator | None = None
+    ) -> Float[Tensor, ""]:
+        """Dense supervision: J x H steps behind several ends of each series, at borders of the longest patches.
+
+        Scale and spectrum come from the earliest prefix alone (filled with zeros behind instead of before: the same amplitudes)."""
+        longest, (rows, length), steps = self.config.patch_lengths[0], context.shape, future.shape[1]
+        some = observed(context)
+        first = torch.where(some.any(1), some.float().argmax(1), length - 1) // longest
+        ends, weights = random_cuts(first, length // longest, self.config.cuts, generator)
+        ends = ends * longest  # B k, in steps
+        before = torch.arange(length, device=context.device) < ends[:, :1]
+        z_prefix, _, statistics = self.normalise(context.masked_fill(~before, torch.nan))
+        z = statistics.apply(context).clamp(-12, 12).nan_to_num(0.0).float()
+        encoded = self.encode(z, some, self.spectrum_of(z_prefix))
+        forecast = rearrange(self.read_out(self.decode(encoded, ends)), "B (k t) Q -> (B k) t Q", t=steps)
+        series = statistics.apply(torch.cat([context, future], dim=1)).clamp(-12, 12)
+        target = series.gather(1, (ends[..., None] + torch.arange(steps, device=ends.device)).flatten(1)).reshape(-1, steps)
+        losses = self.row_loss(forecast, target).reshape(rows, -1)
+        return (losses * weights).sum() / weights.sum() / steps
 
     # -- forecasting --
 

@@ -3,6 +3,7 @@
 RoPE            Moirai (half of the channels, by time id), Time Tracker, TimesFM ("half" layout), Toto and Kairos ("interleaved")
 rotate          the bare rotation, for models that make their own angles (Kairos: one set of frequencies per series)
 RelativeBias    Chronos, Chronos-Bolt, MOMENT: owned by the stack, computed once and handed to every layer as `bias`
+XPos            rotary positions whose scores also fade with distance (arXiv 2212.10554): Mantis V2, Toto
 sinusoidal      Mantis, MOMENT, PatchTST
 """
 
@@ -61,6 +62,32 @@ class RoPE(nn.Module):
         k_pos = k_pos if k_pos is not None else q_pos if q_pos is not None else torch.arange(k.shape[-2], device=k.device)
         q_pos = q_pos if q_pos is not None else torch.arange(q.shape[-2], device=q.device)
         return rotate(q, self.angles(q_pos), self.layout), rotate(k, self.angles(k_pos), self.layout)
+
+
+class XPos(nn.Module):
+    """Rotary positions with a decay: q is multiplied and k divided by s^((t - middle) / 512) per channel (arXiv 2212.10554).
+
+    `dim` channels turn, in interleaved pairs. Both channels of a pair have the same s, so that q . k depends on the distance only;
+    `halves=True` gives channel c the s of number c mod dim / 2 instead, which is how some released models were trained.
+    """
+
+    def __init__(self, dim: int, base: float = 10000.0, scale_base: float = 512.0, halves: bool = False):
+        super().__init__()
+        if dim % 2 or dim < 2:
+            raise ValueError(f"rotary positions turn pairs of channels: dim must be even, got {dim}")
+        even = torch.arange(0, dim, 2, dtype=torch.float64)
+        decay = (even + 0.4 * dim) / (1.4 * dim)
+        self.scale_base = scale_base
+        self.register_buffer("theta", (base ** (-even / dim)).float(), persistent=False)
+        self.register_buffer("decay", (decay.repeat(2) if halves else decay.repeat_interleave(2)).float(), persistent=False)
+
+    def forward(self, q: Float[Tensor, "B H N K"], k: Float[Tensor, "B H N K"]
+                ) -> tuple[Float[Tensor, "B H N K"], Float[Tensor, "B H N K"]]:  # fmt: skip
+        at = torch.arange(q.shape[-2], device=q.device, dtype=self.theta.dtype)
+        scale = self.decay ** ((at - (len(at) - 1) // 2) / self.scale_base)[:, None]  # N dim
+        scale = torch.nn.functional.pad(scale, (0, q.shape[-1] - scale.shape[-1]), value=1.0).to(q.dtype)
+        angles = at[:, None] * self.theta
+        return rotate(q, angles, "interleaved") * scale, rotate(k, angles, "interleaved") / scale
 
 
 def sinusoidal(n: int, width: int) -> Float[Tensor, "n width"]:

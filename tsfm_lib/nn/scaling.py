@@ -4,7 +4,8 @@ std         mean and standard deviation: Kairos, Chronos-Bolt, MOMENT, UniTS, Pa
 mean_abs    zero and mean absolute value: Chronos
 robust      median and interquartile range / 1.349 (that of a normal with unit deviation)
 asinh       as std, then asinh, which tames spikes and keeps signs: the nano models shipped here
-`prefix_statistics` gives for every step the statistics of all steps up to it, for models that learn at every position (TimesFM, Toto).
+`prefix_statistics` gives for every step the statistics of all steps up to it, for models that learn at every position (TimesFM, Toto),
+`packed_statistics` for every token those of its own series, where several series share a row (Moirai).
 
 Sums run in float64: the mean of 2,048 float32 values near 1e6 is otherwise wrong in the digits that carry the series. Where a series is
 constant its scale is `constant`: a number, or "level" for |loc| + 1e-5 (Kairos). A row without any observation has loc 0 and scale 1.
@@ -13,7 +14,7 @@ constant its scale is `constant`: a number, or "level" for |loc| + 1e-5 (Kairos)
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 KINDS = ("std", "mean_abs", "robust", "asinh")
@@ -60,10 +61,12 @@ def _scale(spread: Tensor, loc: Tensor, largest: Tensor, count: Tensor, constant
 
 
 def standardise(x: Float[Tensor, "*B T"], mask: Bool[Tensor, "*B T"] | None = None, kind: str = "std", *, ddof: int = 0, eps: float = 0.0,
-                constant: float | str = 1.0) -> tuple[Float[Tensor, "*B T"], Statistics]:
+                constant: float | str = 1.0, soften: float = 0.0,
+                dtype: torch.dtype = torch.float64) -> tuple[Float[Tensor, "*B T"], Statistics]:
     """Normalised series, zero where missing, and the statistics that undo it: `statistics.invert(z)`.
 
-    `mask` (True = observed) is taken together with finiteness. `eps` is added to the variance, `ddof` taken from its count.
+    `mask` (True = observed) is taken together with finiteness. `eps` is added to the variance, `ddof` taken from its count. `soften` is
+    added to the spread itself and then covers constants too (Mantis, MOMENT). `dtype` of the sums is for comparisons with other code.
 
     >>> z, stats = standardise(torch.tensor([[1.0, 3.0, torch.nan], [5.0, 5.0, 5.0]]))
     >>> z, stats.scale.flatten().tolist()
@@ -74,7 +77,7 @@ def standardise(x: Float[Tensor, "*B T"], mask: Bool[Tensor, "*B T"] | None = No
         raise ValueError(f"kind of normalisation must be one of {KINDS}, got {kind!r}")
     seen = observed(x) if mask is None else observed(x) & mask
     count = seen.sum(-1, keepdim=True)
-    values = torch.where(seen, x, 0).double()
+    values = torch.where(seen, x, 0).to(dtype)
     largest, n = values.abs().amax(-1, keepdim=True), count.clamp_min(1)
     if kind == "mean_abs":
         loc, spread = torch.zeros_like(largest), values.abs().sum(-1, keepdim=True) / n
@@ -86,7 +89,8 @@ def standardise(x: Float[Tensor, "*B T"], mask: Bool[Tensor, "*B T"] | None = No
         loc = values.sum(-1, keepdim=True) / n
         squares = torch.where(seen, (values - loc).square(), 0).sum(-1, keepdim=True)
         spread = (squares / (n - ddof).clamp_min(1) + eps).sqrt()
-    stats = Statistics(loc, _scale(spread, loc, largest, count, constant), kind == "asinh")
+    scale = torch.where(count > 0, spread + soften, 1.0) if soften else _scale(spread, loc, largest, count, constant)
+    stats = Statistics(loc, scale, kind == "asinh")
     return torch.where(seen, stats.apply(torch.where(seen, x, 0)), 0), stats
 
 
@@ -107,3 +111,26 @@ def prefix_statistics(x: Float[Tensor, "*B T"], mask: Bool[Tensor, "*B T"] | Non
     spread, largest = (squares / (n - ddof).clamp_min(1) + eps).sqrt(), values.abs().cummax(-1).values
     loc = torch.where(count > 0, mean + first, 0)
     return Statistics(loc, _scale(spread, loc, largest, count, constant), asinh)
+
+
+def packed_statistics(x: Float[Tensor, "B L P"], mask: Bool[Tensor, "B L P"], series: tuple[Int[Tensor, "B L"], ...], *, ddof: int = 0,
+                      eps: float = 0.0, constant: float | str = 1.0) -> Statistics:  # fmt: skip
+    """For every token the mean and standard deviation of its series: the tokens of the same row with the same ids in all of `series`.
+
+    >>> x, ids = torch.tensor([[[1.0, 3.0], [9.0, 9.0], [5.0, 7.0]]]), torch.tensor([[1, 2, 1]])
+    >>> packed_statistics(x, torch.ones_like(x) > 0, (ids,)).loc.flatten().tolist()
+    [4.0, 9.0, 4.0]
+    """
+    row = torch.arange(len(x), device=x.device)[:, None].expand(x.shape[:2])
+    groups, own = torch.stack([row, *series], dim=-1).flatten(0, 1).unique(dim=0, return_inverse=True)
+    seen = observed(x) & mask
+    values = torch.where(seen, x, 0).double()
+    zero = values.new_zeros(len(groups))
+    total = lambda v: zero.index_add(0, own, v.sum(-1).flatten())[own].reshape(*x.shape[:2], 1)
+    count = total(seen.double())
+    n = count.clamp_min(1)
+    loc = total(values) / n
+    squares = total(torch.where(seen, (values - loc).square(), 0))
+    spread = (squares / (n - ddof).clamp_min(1) + eps).sqrt()
+    largest = zero.scatter_reduce(0, own, values.abs().amax(-1).flatten(), "amax")[own].reshape_as(count)
+    return Statistics(loc, _scale(spread, loc, largest, count, constant))

@@ -1,4 +1,4 @@
-"""Training: one loop (`fit`), recipes as data, streams that are functions of the step, objectives shared by models."""
+"""Training: one loop (`fit`), recipes as data, streams that are functions of the step."""
 
 from tsfm_lib.lazy import attach
 

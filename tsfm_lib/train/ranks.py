@@ -97,7 +97,7 @@ def join(device: str | torch.device | None = None) -> Ranks:
         device = torch.device("cuda", local if device.index is None else device.index)
         torch.cuda.set_device(device)
     if many and not dist.is_initialized():
-        importlib.import_module("torch._dynamo")  # an optimiser imports it: once the group exists, its defaults would keep its threads alive
+        importlib.import_module("torch._dynamo")  # optimisers import it: once the group exists, its defaults keep the group's threads
 
         dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
         atexit.register(_leave)

@@ -54,8 +54,12 @@ def mask_patches(observed: Bool[Tensor, "B N"], ratio: float, generator: torch.G
     return (rank < count[:, None]) & observed
 
 
-def info_nce(a: Float[Tensor, "B D"], b: Float[Tensor, "B D"], temperature: float = 0.1) -> Float[Tensor, ""]:
-    """Row i of `a` and row i of `b` are two views of one series, all other rows are negatives; both directions (arXiv 1807.03748).
+def info_nce(
+    a: Float[Tensor, "B D"], b: Float[Tensor, "B D"], temperature: float = 0.1, symmetric: bool = True
+) -> Float[Tensor, ""]:
+    """Row i of `a` and row i of `b` are two views of one series, all other rows are negatives (arXiv 1807.03748).
+
+    Both directions, unless `symmetric` is off: then each row of `a` looks for its partner among those of `b` (Mantis).
 
     >>> views = torch.eye(4)
     >>> bool(info_nce(views, views) < 0.001), bool(info_nce(views, views.roll(1, 0)) > 5)
@@ -66,4 +70,5 @@ def info_nce(a: Float[Tensor, "B D"], b: Float[Tensor, "B D"], temperature: floa
     with torch.autocast(a.device.type, enabled=False):
         logits = F.normalize(a.float(), dim=1) @ F.normalize(b.float(), dim=1).T / temperature
         target = torch.arange(len(a), device=a.device)
-        return (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target)) / 2
+        forth = F.cross_entropy(logits, target)
+        return (forth + F.cross_entropy(logits.T, target)) / 2 if symmetric else forth

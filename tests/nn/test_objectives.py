@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tsfm_lib.errors import TsfmError
-from tsfm_lib.train.objectives import info_nce, mask_patches, random_cuts
+from tsfm_lib.nn.objectives import info_nce, mask_patches, random_cuts
 
 
 def seeded(seed=0):
