@@ -32,6 +32,12 @@ def runs(seeds=6):
                          for s in range(seeds) for d in (0.0, 0.35, 1.0) for v, m in means.items()])
 
 
+def named_points():
+    """Two neighbours, whose names would fall on each other above."""
+    return pd.DataFrame([(9.0, 0.73, "a", "flowstate"), (11.0, 0.73, "b", "moirai"), (200.0, 0.9, "b", "timesfm")],
+                        columns=["size", "MASE", "group", "name"])
+
+
 def pictures() -> dict[str, Figure]:
     rng = np.random.default_rng(1)
     fan = np.sort(rng.normal(size=(24, 5)), axis=1)
@@ -47,6 +53,7 @@ def pictures() -> dict[str, Figure]:
         "heats": plotting.heats({"all": rng.random((4, 6)), "causal": np.tri(4)}, x="key", y="query", label="weight"),
         "patch_map": plotting.patch_map(rng.normal(size=256), rng.choice([8, 16, 32], 8), rng.random(8) < 0.4),
         "ranks": plotting.ranks(compare(table)),
+        "scatter": plotting.scatter(named_points(), "size", "MASE", "group", "name", logx=True),
         "forest": plotting.forest({"K1": interval([1.0, 2.0, 1.5]), "K2": None}, {"K1": "direction holds", "K2": "needs data"}),
         "matrix_cluster": plotting.matrix_cluster(squareform(pdist(points)), hierarchy.linkage(pdist(points)), ["a", "b"] * 10),
         "spectrum": plotting.spectrum({"real": rng.normal(size=(5, 64)), "cauker": rng.normal(size=(5, 64))}, marks={"day": 1 / 24}),
@@ -141,6 +148,19 @@ def test_the_mean_line_is_the_mean_over_units():
         np.testing.assert_allclose(drawn[variant], expected[variant].to_numpy())
 
 
+def test_panels_stand_on_one_scale_and_are_named():
+    figure = plotting.lines(runs().assign(J=1 + runs()["seed"] % 2), "density", "WQL", panel="J")
+    named = {axes.get_title(loc="left"): axes.get_ylim() for axes in figure.axes}
+    assert list(named) == ["J 1", "J 2"] and named["J 1"] == named["J 2"]
+
+
+def test_a_patch_map_draws_every_size_by_its_name():
+    figure = plotting.patch_map(np.zeros(64), {"mean": [12.0, 9.0], "finest": [8, 8]})
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["series", "mean", "finest"]
+    drawn = [patch.get_data().values.tolist() for patch in figure.axes[1].patches]
+    assert [12.0, 9.0] in drawn and [8.0, 8.0] in drawn
+
+
 def test_paired_dots_of_one_unit_are_joined():
     axes = plotting.paired(runs(seeds=4), "density", "WQL").axes[0]
     joined = [line for line in axes.lines if len(line.get_xdata()) == 3]
@@ -155,6 +175,11 @@ def test_the_fan_holds_one_band_per_pair_of_levels():
     assert len(axes.collections) == 2
     outer = axes.collections[0].get_paths()[0].get_extents()
     assert outer.ymin == pytest.approx(fan[:, 0].min()) and outer.ymax == pytest.approx(fan[:, -1].max())
+
+
+def test_names_of_neighbouring_points_do_not_fall_on_each_other():
+    axes = plotting.scatter(named_points(), "size", "MASE", "group", "name", logx=True).axes[0]
+    assert [text.xyann[1] > 0 for text in axes.texts] == [True, False, True]
 
 
 def test_a_matrix_is_drawn_in_the_order_of_its_tree():

@@ -183,17 +183,45 @@ def paired(rows: pd.DataFrame, x: str, y: str, by: str = "variant", unit: str = 
     return figure
 
 
-def lines(rows: pd.DataFrame, x: str, y: str, by: str = "variant", unit: str = "seed", *, logx: bool = False, title: str = "",
-          size: str = "medium") -> Figure:
-    """Curves over x: the mean over units, with its interval as a band where there are at least two units."""
-    values = _per_unit(rows, [by, x], y, unit)
+def lines(rows: pd.DataFrame, x: str, y: str, by: str = "variant", unit: str = "seed", *, panel: str = "", logx: bool = False,
+          title: str = "", size: str = "medium") -> Figure:
+    """Curves over x: the mean over units, with its interval as a band where there are at least two units. `panel`: a column whose
+    values get axes of their own, side by side on one scale."""
+    values = _per_unit(rows, [*([panel] if panel else []), by, x], y, unit)
     shade = colours(values[by])
+    parts = list(values.groupby(panel, sort=False, observed=True)) if panel else [("", values)]
+    figure, axes = canvas(size, 1, len(parts), sharey=True, squeeze=False)
+    for i, (place, (name, part)) in enumerate(zip(axes.flat, parts)):
+        for label, one in part.groupby(by, sort=False, observed=True):
+            band = pd.DataFrame({at: _middle(group[y]) for at, group in one.groupby(x)}, index=["mean", "low", "high"]).T.sort_index()
+            place.fill_between(band.index, band["low"], band["high"], color=shade[label], alpha=0.18, lw=0)
+            place.plot(band.index, band["mean"], color=shade[label], marker="o" if len(band) <= 15 else None, ms=5, label=str(label))
+        place.set_xscale("log") if logx else None
+        _finish(place, x, "" if i else y, f"{panel} {name}" if panel else title)
+    figure.suptitle(title, x=0.01, ha="left", fontsize="medium") if panel and title else None
+    _legend(figure, axes[0, 0], by)
+    return figure
+
+
+def scatter(rows: pd.DataFrame, x: str, y: str, by: str, label: str = "", *, logx: bool = False, title: str = "",
+            size: str = "large") -> Figure:
+    """A point per row, coloured by a group; the column `label` is written above each point, or below where a name stands already."""
+    shade = colours(rows[by])
     figure, axes = canvas(size)
-    for label, one in values.groupby(by, sort=False, observed=True):
-        band = pd.DataFrame({at: _middle(group[y]) for at, group in one.groupby(x)}, index=["mean", "low", "high"]).T.sort_index()
-        axes.fill_between(band.index, band["low"], band["high"], color=shade[label], alpha=0.18, lw=0)
-        axes.plot(band.index, band["mean"], color=shade[label], marker="o" if len(band) <= 15 else None, ms=5, label=str(label))
     axes.set_xscale("log") if logx else None
+    for group, part in rows.groupby(by, sort=False):
+        axes.scatter(part[x], part[y], s=45, color=shade[group], edgecolor="white", label=str(group), zorder=3)
+    axes.margins(x=0.08)
+    unit = lambda column, log: (lambda v: (v - v.min()) / (np.ptp(v) or 1.0))(np.log(rows[column]) if log else rows[column])
+    taken: list[tuple[float, float, float]] = []             # middle and half-width of the names so far, in parts of the axes
+    for across, up, (_, row) in zip(unit(x, logx), unit(y, False), rows.iterrows()) if label else ():
+        half = 0.05 * len(str(row[label])) / SIZES[size][0]
+        near = [height for middle, height, width in taken if abs(across - middle) < half + width]
+        free = [all(abs(up + side - height) > 0.035 for height in near) for side in (0.03, -0.03)]
+        above = free[0] or not free[1]
+        taken.append((across, up + (0.03 if above else -0.03), half))
+        axes.annotate(str(row[label]), (row[x], row[y]), xytext=(0, 6 if above else -14), textcoords="offset points", ha="center",
+                      fontsize="x-small", color=shade[row[by]])
     _finish(axes, x, y, title)
     _legend(figure, axes, by)
     return figure
@@ -239,16 +267,22 @@ def heats(matrices: Mapping[str, ArrayLike], *, x: str = "", y: str = "", label:
     return figure
 
 
-def patch_map(series: ArrayLike, sizes: ArrayLike, events: ArrayLike | None = None, *, title: str = "", size: str = "medium") -> Figure:
-    """A series over the patch size chosen at each place; `events` marks blocks known to hold a burst (one flag per size)."""
-    values, chosen = np.asarray(series, np.float64), np.asarray(sizes, np.float64)
-    edges = np.linspace(0, len(values), len(chosen) + 1)
+def patch_map(series: ArrayLike, sizes: ArrayLike | Mapping[str, ArrayLike], events: ArrayLike | None = None, *, title: str = "",
+              size: str = "medium") -> Figure:
+    """A series over the patch size chosen at each place (or several sizes by name, the first one filled); `events` marks blocks known
+    to hold a burst (one flag per size)."""
+    named = {name: np.asarray(of, np.float64) for name, of in (sizes if isinstance(sizes, Mapping) else {"": sizes}).items()}
+    values, chosen = np.asarray(series, np.float64), np.concatenate(list(named.values()))
+    edges = np.linspace(0, len(values), len(next(iter(named.values()))) + 1)
     figure, (top, below) = canvas(size, 2, 1, sharex=True, height_ratios=(2.4, 1))
     for i, event in enumerate(() if events is None else np.asarray(events, bool)):
         top.axvspan(edges[i], edges[i + 1], color=YELLOW, alpha=0.3, lw=0, label="burst" if event else None) if event else None
     top.plot(values, color=INK, lw=1, label="series")
-    below.stairs(chosen, edges, color=BLUE, lw=2, fill=False)
-    below.stairs(chosen, edges, color=BLUE, alpha=0.18, fill=True)
+    for i, (name, one) in enumerate(named.items()):
+        shade = (BLUE, ORANGE, GREEN)[i % 3]
+        below.stairs(one, edges, color=shade, lw=2, fill=False)
+        below.stairs(one, edges, color=shade, alpha=0.18, fill=True) if i == 0 else None
+        top.plot([], [], color=shade, lw=2, label=name) if name else None
     below.set_yscale("log", base=2)
     ticks = 2.0 ** np.arange(np.floor(np.log2(chosen.min())), np.ceil(np.log2(chosen.max())) + 1)
     below.set_yticks(ticks, [f"{t:g}" for t in ticks])
@@ -256,7 +290,7 @@ def patch_map(series: ArrayLike, sizes: ArrayLike, events: ArrayLike | None = No
     below.minorticks_off()
     _finish(top, "", "value", title)
     _finish(below, "step", "patch size")
-    _legend(figure, top) if events is not None else None
+    _legend(figure, top) if events is not None or isinstance(sizes, Mapping) else None
     return figure
 
 
