@@ -4,6 +4,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
+from tsfm_lib.errors import TsfmError
+from tsfm_lib.nn.feedforward import FeedForward
 from tsfm_lib.nn.moe import balance, entropy, max_violation, run_experts, top_k_gates, utilisation
 
 
@@ -20,6 +22,47 @@ def test_the_loop_over_experts_equals_running_all_of_them_on_everything(n, e, nu
     dense = torch.zeros(n, e + null).scatter(1, indices, gates)[:, :e]
     everything = torch.stack([expert(x) for expert in experts], dim=1)  # n E D
     torch.testing.assert_close(run_experts(x, experts, indices, gates), torch.einsum("ne,ned->nd", dense, everything))
+
+
+@pytest.mark.parametrize("per_token", [False, True])
+@pytest.mark.parametrize("gated", [False, True])
+def test_loop_and_grouped_products_equal_all_experts_on_all_sequences_with_gradients(per_token, gated):
+    x, experts = randn(9, 5, 8), nn.ModuleList(FeedForward(8, 12, "gelu", gated=gated) for _ in range(4))
+    indices, gates = top_k_gates(randn(9, 6, seed=1), 3)  # two null experts
+    indices[indices == 2] = 5  # and one that nobody chose
+    if per_token:
+        gates = gates[:, None] * randn(9, 5, 1, seed=2).exp()
+    chosen = indices[:, None].expand(gates.shape) if per_token else indices
+    weight = torch.zeros(*gates.shape[:-1], 6).scatter_add(-1, chosen, gates)[..., :4]
+
+    def everything(x):
+        return torch.einsum("nte,nted->ntd" if per_token else "ne,nted->ntd", weight, torch.stack([e(x) for e in experts], dim=2))
+
+    found = []
+    for run in (everything, lambda x: run_experts(x, experts, indices, gates), lambda x: run_experts(x, experts, indices, gates, True)):
+        experts.zero_grad()
+        inputs = x.clone().requires_grad_()
+        y = run(inputs)
+        y.square().sum().backward()
+        found.append([y, inputs.grad, *(p.grad for p in experts[0].parameters())])
+    for other in found[1:]:
+        for a, b in zip(other, found[0], strict=True):
+            torch.testing.assert_close(a, b, atol=1e-5, rtol=1e-5)
+
+
+def test_grouped_products_follow_autocast():
+    x, experts = randn(9, 8), nn.ModuleList(FeedForward(8, 16, "gelu") for _ in range(4))
+    chosen = top_k_gates(randn(9, 4, seed=1), 2)
+    with torch.autocast("cpu", torch.bfloat16):
+        grouped, loop = (run_experts(x, experts, *chosen, grouped=g) for g in (True, False))
+        grouped.sum().backward()
+    assert all(p.grad.isfinite().all() for p in experts.parameters()) and not torch.equal(grouped, run_experts(x, experts, *chosen))
+    torch.testing.assert_close(grouped, loop, atol=1e-2, rtol=1e-2)
+
+
+def test_grouped_products_say_which_widths_they_need():
+    with pytest.raises(TsfmError, match=r"multiples of 4, got \[12, 6\]"):
+        run_experts(randn(2, 6), nn.ModuleList([FeedForward(6, 12)]), *top_k_gates(randn(2, 1), 1), grouped=True)
 
 
 def test_gradients_reach_the_gates_and_the_chosen_experts_only():

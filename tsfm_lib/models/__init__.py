@@ -42,6 +42,9 @@ MODELS: dict[str, Entry] = {
     "patchtst": Entry("patchtst", _SCRATCH, "PatchTST", "PatchTSTConfig", "forecasting", "arXiv 2211.14730", _OURS),
     "itransformer": Entry("itransformer", _SCRATCH, "ITransformer", "ITransformerConfig", "forecasting", "arXiv 2310.06625", _OURS),
     "kairos": Entry("kairos", "tsfm_lib.models.kairos", "Kairos", "KairosConfig", "forecasting", "arXiv 2509.25826", _OURS),
+    "time-tracker": Entry(
+        "time-tracker", "tsfm_lib.models.time_tracker", "TimeTracker", "TimeTrackerConfig", "forecasting", "arXiv 2505.15151", _OURS
+    ),
     "mantis": Entry("mantis", "tsfm_lib.models.mantis", "Mantis", "MantisConfig", "embedding", "arXiv 2502.15637", _OURS),
     "moment": Entry("moment", "tsfm_lib.models.moment", "Moment", "MomentConfig", "embedding", "arXiv 2402.03885", _OURS),
 }

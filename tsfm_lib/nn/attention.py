@@ -2,7 +2,8 @@
 
 Chronos, Chronos-Bolt, MOMENT   scale=1, a relative-position bias that the stack computes once and hands to each layer
 Kairos                          scale=1, a rotary callable that closes over the series' own frequencies, in self- and cross-attention
-Moirai, Time Tracker            qk_norm, rotary by time id, a bias per head for same / other variate, a mask for packed rows
+Moirai                          qk_norm, rotary by time id, a bias per head for same / other variate, a mask for packed rows
+Time Tracker                    the same bias, and `fetch`: keys and values of the neighbours in a graph (nn.graph)
 TimesFM, Toto                   a rotary callable that also normalises or scales q and k (it receives both and returns both)
 MSFT                            `delta`: low-rank pairs of the projections
 
@@ -78,12 +79,30 @@ def attend(q: Float[Tensor, "B H N K"], k: Float[Tensor, "B H M K"], v: Float[Te
     return out if blind is None else torch.where(blind, v.mean(-2, keepdim=True), out)
 
 
+class Past:
+    """What an attention has read in earlier calls, for decoding step by step: self-attention adds its keys and values (turned, where there
+    is a rotary), cross-attention keeps those of its memory (and then has no rotary)."""
+
+    def __init__(self):
+        self.k: Tensor | None = None
+        self.v: Tensor | None = None
+
+    @property
+    def length(self) -> int:
+        return 0 if self.k is None else self.k.shape[-2]
+
+    def add(self, k: Float[Tensor, "B H M K"], v: Float[Tensor, "B H M L"]) -> tuple[Tensor, Tensor]:
+        self.k, self.v = (k, v) if self.k is None else (torch.cat([self.k, k], dim=-2), torch.cat([self.v, v], dim=-2))
+        return self.k, self.v
+
+
 class Attention(nn.Module):
     """Projections around `attend`. Keys and values come from `memory` where there is one (cross-attention).
 
     The order is: project, normalise q and k per head (`qk_norm`, a factory that gets the head width), rotate, attend, project out.
-    A model that rotates first and normalises then does both in its `rotary` callable. To take out a head, zero its slice of the
-    *input* of `out` (a forward pre-hook there): behind `out` the heads are mixed.
+    A model that rotates first and normalises then does both in its `rotary` callable. `fetch` brings rotated keys, and values, of other
+    rows to those that look at them, B H M K -> B H L K (graph attention: every token is projected once). To take out a head, zero its
+    slice of the *input* of `out` (a forward pre-hook there): behind `out` the heads are mixed.
 
     >>> layer = Attention(width=8, n_heads=2)
     >>> layer(torch.zeros(1, 5, 8)).shape, layer(torch.zeros(1, 5, 8), torch.zeros(1, 3, 8)).shape
@@ -111,13 +130,22 @@ class Attention(nn.Module):
 
     def forward(self, x: Float[Tensor, "B N D"], memory: Float[Tensor, "B M W"] | None = None, *,
                 mask: Bool[Tensor, "..."] | None = None, bias: Float[Tensor, "..."] | None = None, rotary: Rotary | None = None,
-                delta: Delta | None = None) -> Float[Tensor, "B N D"]:  # fmt: skip
+                fetch: Callable[[Tensor], Tensor] | None = None, delta: Delta | None = None,
+                past: Past | None = None) -> Float[Tensor, "B N D"]:  # fmt: skip
         source, delta = x if memory is None else memory, delta or {}
         q = self.q_norm(self.split(adapted(self.q, x, delta.get("q"))))  # B H N K
-        k = self.k_norm(self.split(adapted(self.k, source, delta.get("k"))))  # B H M K
-        v = self.split(adapted(self.v, source, delta.get("v")))  # B H M K
+        known = past is not None and memory is not None and past.length > 0  # this memory was read before
+        if known:
+            k, v = past.k, past.v
+        else:
+            k = self.k_norm(self.split(adapted(self.k, source, delta.get("k"))))  # B H M K
+            v = self.split(adapted(self.v, source, delta.get("v")))  # B H M K
         if rotary is not None:
             q, k = rotary(q, k)
+        if fetch is not None:
+            k, v = fetch(k), fetch(v)
+        if past is not None and not known:
+            k, v = past.add(k, v)
         dropout = self.dropout if self.training else 0.0
         heads = attend(q, k, v, mask=mask, bias=bias, scale=self.scale, dropout=dropout, tap=self.pattern)
         return adapted(self.out, heads.transpose(1, 2).flatten(2), delta.get("out"))  # B N (H K) -> B N D
