@@ -9,7 +9,7 @@ sys.path[:0] = [str(p) for p in (HERE, HERE.parents[1]) if str(p) not in sys.pat
 
 from harness import BENCHMARKS, line, one_thread, run, write  # noqa: E402
 
-GROUPS = ("dtw", "nn", "synth", "import")
+GROUPS = ("dtw", "nn", "synth", "import", "kairos")
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -24,6 +24,7 @@ def main(arguments: list[str] | None = None) -> int:
     one_thread()
     import bench_dtw  # noqa: F401  the modules register their functions
     import bench_import  # noqa: F401
+    import bench_kairos  # noqa: F401
     import bench_nn  # noqa: F401
     import bench_synth  # noqa: F401
 

@@ -78,7 +78,10 @@ def test_other_experts_fusion_and_patch_lengths_are_what_is_trained():
     budget = BUDGET | {"steps": 1}
     alone = fixed_sizes.changed(**budget, null_experts=0, active_experts=1)
     assert alone["load_null"] == 0 and 2 <= alone["tokens"] <= 8
-    assert fixed_sizes.changed(**budget, fusion="finest")["WQL"] != fixed_sizes.one_variant(variant="adaptive", **budget)["WQL"]
+    adaptive = fixed_sizes.one_variant(variant="adaptive", **budget)["WQL"]
+    assert fixed_sizes.changed(**budget, fusion="finest")["WQL"] != adaptive
+    places = {how: fixed_sizes.positioned(variant="adaptive", positions=how, **budget)["WQL"] for how in ("index", "size")}
+    assert places["index"] == adaptive != places["size"]
     pair = fixed_sizes.patch_set(sizes="32 16", **budget)
     assert pair["tokens"] <= 4 and {"load_32", "load_16"} < set(pair) and "load_8" not in pair
 
@@ -93,4 +96,4 @@ def test_the_number_of_seeds_is_the_one_at_which_the_promise_holds():
     inside = np.mean([paired_t(rng.normal(0, spread, needed), level=0.9).within(effect) for _ in range(2000)])
     assert 0.75 < inside < 0.88
     with pytest.raises(TsfmError, match="too small for the spread"):
-        fixed_sizes.seeds_to_show(1e-4, 1.0)
+        fixed_sizes.seeds_to_show(1e-5, 1.0)

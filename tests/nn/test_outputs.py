@@ -35,7 +35,7 @@ def test_families_agree_with_scipy(family):
     for y in points:
         assert mixture.log_prob(torch.tensor([y], dtype=torch.float64)).item() == pytest.approx(density(y))
     np.testing.assert_allclose(mixture.quantiles(LEVELS)[0].numpy(), theirs.ppf(LEVELS), rtol=1e-9)
-    assert mixture.mean().item() == pytest.approx(theirs.mean())
+    assert mixture.mean().item() == pytest.approx(theirs.mean()) and mixture.variance().item() == pytest.approx(theirs.var())
     draws = mixture.sample(20_000, torch.Generator().manual_seed(0))[:, 0].numpy()
     np.testing.assert_allclose([(draws <= q).mean() for q in theirs.ppf(LEVELS)], theirs.cdf(theirs.ppf(LEVELS)), atol=0.015)
 
@@ -46,6 +46,8 @@ def test_a_mixture_weighs_its_families_and_changes_units():
     weights = logits.softmax(-1)[0].numpy()
     mixture = Mixture(families, logits, loc=10.0, scale=2.0)
     found = mixture.quantiles(LEVELS)[0].numpy()
+    means, variances = (np.array([getattr(d, moment)() for _, d, _ in FAMILIES.values()]) for moment in ("mean", "var"))
+    assert mixture.variance().item() == pytest.approx(4 * (weights @ (variances + means**2) - (weights @ means) ** 2))
     cdf = lambda y: sum(w * d.cdf((y - 10) / 2) for w, (_, d, _) in zip(weights, FAMILIES.values()))
     assert all(cdf(y) >= q - 1e-9 and cdf(y - 1e-6) <= q + 1e-6 for y, q in zip(found, LEVELS))
     dense = sum(w * d.pdf(1.5) for w, (_, d, _) in list(zip(weights, FAMILIES.values()))[:3])

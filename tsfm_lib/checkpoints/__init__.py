@@ -23,7 +23,8 @@ from torch import Tensor, nn
 from tsfm_lib.errors import TsfmError, nearest
 from tsfm_lib.models import MODELS, Entry
 
-OFFICIAL = ("kairos", "mantis", "moment")  # layouts of the authors that are read: one file in this folder each
+# layouts of the authors that are read: one file in this folder each
+OFFICIAL = ("chronos", "chronos_bolt", "kairos", "mantis", "moirai", "moment", "units")
 
 
 def build(name: str, config: Any = None, seed: int = 0) -> nn.Module:

@@ -45,8 +45,14 @@ MODELS: dict[str, Entry] = {
     "time-tracker": Entry(
         "time-tracker", "tsfm_lib.models.time_tracker", "TimeTracker", "TimeTrackerConfig", "forecasting", "arXiv 2505.15151", _OURS
     ),
+    "chronos-t5": Entry("chronos-t5", "tsfm_lib.models.chronos", "Chronos", "ChronosConfig", "forecasting", "arXiv 2403.07815", _OURS),
+    "chronos-bolt": Entry(
+        "chronos-bolt", "tsfm_lib.models.chronos_bolt", "ChronosBolt", "ChronosBoltConfig", "forecasting", "arXiv 2403.07815", _OURS
+    ),
     "mantis": Entry("mantis", "tsfm_lib.models.mantis", "Mantis", "MantisConfig", "embedding", "arXiv 2502.15637", _OURS),
+    "moirai": Entry("moirai", "tsfm_lib.models.moirai", "Moirai", "MoiraiConfig", "forecasting", "arXiv 2402.02592", _OURS),
     "moment": Entry("moment", "tsfm_lib.models.moment", "Moment", "MomentConfig", "embedding", "arXiv 2402.03885", _OURS),
+    "units": Entry("units", "tsfm_lib.models.units", "UniTS", "UniTSConfig", "forecasting", "arXiv 2403.00131", _OURS),
 }
 
 BASELINES: dict[str, Entry] = {

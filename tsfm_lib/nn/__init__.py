@@ -12,6 +12,7 @@ tokens       what multi-scale fine-tuning needs to know about a sequence of toke
 scaling      instance normalisation that survives missing values and constants
 outputs      quantile, mixture and token outputs
 objectives   random cuts, masks and contrasts for training
+t5           T5's layer and its two stacks
 initialise   T5's variances of fresh weights
 lora         low-rank changes of named Linears, handed over as arguments
 

@@ -38,6 +38,33 @@ def random_cuts(
     return torch.cat([prefix[:, None], others], dim=1), torch.cat([torch.ones(n, 1, device=first.device), weights], dim=1)
 
 
+def cut_rows(
+    rows: Float[Tensor, "B T"], horizon: int, cuts: int, unit: int = 1, generator: torch.Generator | None = None
+) -> tuple[Float[Tensor, "R T"], Float[Tensor, " R"]]:
+    """Each series `cuts` times: as it is, and cut shorter at other ends, `unit` steps apart and drawn without repetition.
+
+    A shorter one is moved to the right (missing values enter in front), so that its last `horizon` steps are always the future. Where
+    there are too few ends with an observation before them, the series as it is comes again; weights are 1, and 0 for such copies.
+
+    >>> rows, weights = cut_rows(torch.arange(8.0)[None], horizon=2, cuts=3, unit=2, generator=torch.Generator().manual_seed(0))
+    >>> rows[0].tolist() == list(range(8)), sorted(rows[:, -1].tolist()), sorted(rows.isnan().sum(1).tolist())
+    (True, [3.0, 5.0, 7.0], [0, 2, 4])
+    """
+    if cuts == 1:
+        return rows, rows.new_ones(len(rows))
+    (count, steps), seen = rows.shape, rows[:, : rows.shape[1] - horizon].isfinite()
+    back = torch.arange(0, steps - horizon, unit, device=rows.device)                               # steps that are cut off
+    first = torch.where(seen.any(1), seen.float().argmax(1), steps)
+    keys = torch.rand(count, len(back), device=rows.device, generator=generator)
+    keys = keys.masked_fill(steps - horizon - back <= first[:, None], 2.0)
+    keys[:, 0] = -1.0
+    order = keys.argsort(dim=1)[:, :cuts]
+    weights = (keys.gather(1, order) < 2).to(rows)
+    at = torch.arange(steps, device=rows.device) - (back[order] * (weights > 0))[..., None]         # B K T
+    moved = rows[:, None].expand(-1, order.shape[1], -1).gather(2, at.clamp_min(0))
+    return moved.masked_fill(at < 0, torch.nan).flatten(0, 1), weights.flatten()
+
+
 def mask_patches(observed: Bool[Tensor, "B N"], ratio: float, generator: torch.Generator | None = None) -> Bool[Tensor, "B N"]:
     """True at the patches to be reconstructed: round(ratio * observed) of the observed ones in each row, at least one, never all of many.
 

@@ -119,14 +119,16 @@ def bucket(distance: Int[Tensor, "*S"], buckets: int = 32, max_distance: int = 1
 
 
 class RelativeBias(nn.Module):
-    """A learned bias per head and bucketed distance: `bias(n, m) -> [H, N, M]`, to be added to the scores of every layer."""
+    """A learned bias per head and bucketed distance: `bias(n, m) -> [H, N, M]`, to be added to the scores of every layer.
+
+    The n queries stand at `start` and behind it, the m keys at 0 and behind it."""
 
     def __init__(self, n_heads: int, buckets: int = 32, max_distance: int = 128, bidirectional: bool = True):
         super().__init__()
         self.buckets, self.max_distance, self.bidirectional = buckets, max_distance, bidirectional
         self.table = nn.Embedding(buckets, n_heads)
 
-    def forward(self, n: int, m: int | None = None) -> Float[Tensor, "H N M"]:
+    def forward(self, n: int, m: int | None = None, start: int = 0) -> Float[Tensor, "H N M"]:
         at = self.table.weight.device
-        distance = torch.arange(n if m is None else m, device=at) - torch.arange(n, device=at)[:, None]  # N M
+        distance = torch.arange(n if m is None else m, device=at) - torch.arange(start, start + n, device=at)[:, None]  # N M
         return self.table(bucket(distance, self.buckets, self.max_distance, self.bidirectional)).permute(2, 0, 1)

@@ -29,8 +29,8 @@ class Tokens(NamedTuple):
 
 
 def deltas(lora: LoRA, layers: int) -> list[dict[str, Pair]]:
-    """The `delta` of every layer from the pairs made for a whole model: q, k, v, out (attention), up, gate, down (feed-forward), the way
-    to them left out unless a layer has two attentions (`time.q`, `variate.q`).
+    """The `delta` of every layer from the pairs made for a model or for its `layers`: q, k, v, out (attention), up, gate, down
+    (feed-forward), the way to them left out unless a layer has two attentions (`time.q`, `variate.q`). Pairs elsewhere are left alone.
 
     >>> from torch import nn
     >>> model = nn.ModuleDict({"layers": nn.ModuleList([nn.ModuleDict({"attention": nn.ModuleDict({"q": nn.Linear(4, 4)})})])})
@@ -39,8 +39,7 @@ def deltas(lora: LoRA, layers: int) -> list[dict[str, Pair]]:
     """
     found: list[dict[str, Pair]] = [{} for _ in range(layers)]
     for name, a, b in zip(lora.names, lora.a, lora.b):
-        stack, _, rest = name.partition(".")
-        number, _, inside = rest.partition(".")
-        if stack == "layers":
+        number, _, inside = name.removeprefix("layers.").partition(".")
+        if number.isdigit():
             found[int(number)][inside.removeprefix("attention.").removeprefix("mlp.")] = (a, b * lora.gain)
     return found

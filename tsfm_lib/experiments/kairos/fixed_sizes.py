@@ -129,6 +129,12 @@ def one_variant(model: str, variant: str, density: float | int, seed: int, steps
     return one(variants(model)[variant], model, density, seed, steps, windows, batch, condition)[0]
 
 
+def positioned(model: str, variant: str, positions: str, density: float | int, seed: int, steps: int, windows: int,
+               batch: int) -> dict[str, Any]:  # fmt: skip
+    """One variant whose tokens count themselves ("index", as published) or know where in time they start ("size")."""
+    return one(replace(variants(model)[variant], positions=positions), model, density, seed, steps, windows, batch)[0]
+
+
 def changed(model: str, density: float | int, seed: int, steps: int, windows: int, batch: int, **changes: Any) -> dict[str, Any]:
     """The adaptive model with other numbers of experts or another fusion."""
     return one(replace(MODELS[model], **changes), model, density, seed, steps, windows, batch)[0]
@@ -170,7 +176,7 @@ def gains(rows: pd.DataFrame, by: str, metric: str = "WQL", of: str = "adaptive"
     return percent.melt(var_name="rival", value_name="gain", ignore_index=False).reset_index()
 
 
-def _first(enough: Callable[[int], bool], most: int = 1_000_000) -> int:
+def _first(enough: Callable[[int], bool], most: int = 10**8) -> int:
     """The smallest n from 2 on for which `enough` holds, given that it goes on to hold."""
     low, high = 2, 2
     while not enough(high):

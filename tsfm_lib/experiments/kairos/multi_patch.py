@@ -86,7 +86,8 @@ def with_tokens(model: Kairos, tokens: int) -> Kairos:
     config, weights = model.config, model.state_dict()
     if config.own_rows:
         if tokens > config.forecast_tokens:
-            raise TsfmError(f"each of the {config.forecast_tokens} forecast tokens of this model has a row of its own, got {tokens}: ask for fewer")
+            known = config.forecast_tokens
+            raise TsfmError(f"each of the {known} forecast tokens of this model has a row of its own, got {tokens}: ask for fewer")
         weights["start"] = weights["start"][:tokens]
     other = checkpoints.build("kairos", replace(config, forecast_tokens=tokens))
     other.load_state_dict(weights)
