@@ -91,4 +91,5 @@ def test_the_recipes_models_can_be_built():
 
     for recipe in RECIPES.values():
         model = checkpoints.build(recipe.model, recipe.config, recipe.seed)
-        assert model.config.context == recipe.context and model.config.horizon == recipe.horizon
+        ahead = model.config.horizon * getattr(model.config, "forecast_tokens", 1)  # Kairos: J tokens of H steps
+        assert model.config.context == recipe.context and ahead == recipe.horizon
