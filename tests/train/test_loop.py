@@ -16,7 +16,7 @@ from tsfm_lib.errors import TsfmError
 from tsfm_lib.paths import ROOT
 from tsfm_lib.train import Diverged, fit
 from tsfm_lib.train.loop import TIMED_STEPS
-from tsfm_lib.train.optimise import Average, average_decay, optimisers, rate_factor, split_parameters
+from tsfm_lib.train.optimise import Average, Muon, average_decay, optimisers, rate_factor, split_parameters
 from tsfm_lib.train.state import load_state
 from tsfm_lib.train.watch import Journal, Watch
 
@@ -338,3 +338,19 @@ def test_the_model_passed_in_is_the_raw_one_trained_in_place():
     before = copy.deepcopy(model.state_dict())
     run = go(model=model, steps=3)
     assert run.raw is model and not torch.equal(model.head.weight, before["head.weight"])
+
+
+def test_muon_moves_like_torchs_own():
+    """Which iterates in bfloat16; ours in float32, all matrices of a shape at once."""
+    shapes = [(6, 6), (12, 4), (6, 6), (4, 12)]
+    make = lambda: [torch.nn.Parameter(torch.randn(s, generator=torch.Generator().manual_seed(i))) for i, s in enumerate(shapes)]
+    mine, theirs = make(), make()
+    optimiser = Muon(mine, lr=0.1, momentum=0.9, weight_decay=0.1)
+    reference = torch.optim.Muon(theirs, lr=0.1, momentum=0.9, weight_decay=0.1, adjust_lr_fn="match_rms_adamw")
+    for step in range(3):
+        for i, (p, q) in enumerate(zip(mine, theirs)):
+            p.grad = torch.randn(shapes[i], generator=torch.Generator().manual_seed(100 * step + i))
+            q.grad = p.grad.clone()
+        optimiser.step(), reference.step()
+    for p, q, start in zip(mine, theirs, make()):
+        assert (p - q).norm() < 0.03 * (q - start).norm()

@@ -9,12 +9,13 @@ from tsfm_lib.errors import TsfmError
 
 
 def random_cuts(
-    first: Int[Tensor, " B"], patches: int, cuts: int, generator: torch.Generator | None = None, whole: float = 0.25
+    first: Int[Tensor, " B"], patches: int, cuts: int, generator: torch.Generator | None = None, whole: float = 0.25, lean: float = 0.5
 ) -> tuple[Int[Tensor, "B K"], Float[Tensor, "B K"]]:
     """Dense prefixes: `cuts` ends of each series at which the future is forecast, counted in patches read, and their weights.
 
     `first` is the first patch with an observation. Column 0 is the prefix from which statistics may be taken (weight 1): all patches
-    with probability `whole`, otherwise late ones more often, with a density that grows linearly. The other columns are different, later
+    with probability `whole`, otherwise the first U ** `lean` of them (0.5: late ones more often; 1: evenly; above: early ones, which
+    leaves more ends to forecast from). The other columns are different, later
     ends in random order (weight 1/2), so no statistic sees a target; where there are fewer, they repeat the prefix with weight 0.
 
     >>> ends, weights = random_cuts(torch.tensor([0, 3]), patches=4, cuts=3, whole=1.0)
@@ -25,7 +26,7 @@ def random_cuts(
         raise TsfmError(f"expected patches and cuts of at least 1 and first patches below {patches}, got {patches} patches, {cuts} cuts")
     draw = lambda *shape: torch.rand(*shape, device=first.device, generator=generator)
     n = len(first)
-    prefix = (first + 1 + (draw(n).sqrt() * (patches - first)).long()).clamp(max=patches)
+    prefix = (first + 1 + (draw(n) ** lean * (patches - first)).long()).clamp(max=patches)
     prefix = torch.where(draw(n) < whole, patches, prefix)
     ends = torch.arange(1, patches + 1, device=first.device).expand(n, -1)
     keys = draw(n, patches).masked_fill(ends <= prefix[:, None], 2.0)               # the later ends in random order, then the others

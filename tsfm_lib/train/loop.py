@@ -21,7 +21,7 @@ from tqdm import tqdm
 
 from tsfm_lib.errors import TsfmError
 from tsfm_lib.train import state
-from tsfm_lib.train.optimise import Average, optimisers, rate_factor, set_rates
+from tsfm_lib.train.optimise import Average, Muon, optimisers, rate_factor, set_rates
 from tsfm_lib.train.ranks import Ranks, join
 from tsfm_lib.train.recipe import Recipe, differences
 from tsfm_lib.train.watch import Diverged, Journal, Watch
@@ -245,7 +245,7 @@ class _Trainer:
         return json.loads(path.read_text(encoding="utf-8")) if path is not None and path.exists() else {}
 
     def card(self) -> dict:
-        muon = sum(p.numel() for o in self.optimisers if isinstance(o, torch.optim.Muon) for g in o.param_groups for p in g["params"])
+        muon = sum(p.numel() for o in self.optimisers if isinstance(o, Muon) for g in o.param_groups for p in g["params"])
         return {
             "name": self.recipe.name, "model": self.recipe.model, "recipe": json.loads(self.recipe.to_json()), "seed": self.recipe.seed,
             "data": getattr(self.stream, "description", None), "steps": self.total, "samples": self.total * self.recipe.batch,
