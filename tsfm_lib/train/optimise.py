@@ -81,8 +81,8 @@ class Muon(torch.optim.Optimizer):
         for group in self.param_groups:
             rate, momentum = group["lr"], group["momentum"]
             moved = sorted((p for p in group["params"] if p.grad is not None), key=lambda p: p.shape)
-            for shape, alike in groupby(moved, key=lambda p: p.shape):
-                alike, updates = list(alike), []
+            for shape, same in groupby(moved, key=lambda p: p.shape):
+                alike, updates = list(same), []
                 for p in alike:
                     buffer = self.state[p].setdefault("momentum_buffer", torch.zeros_like(p))
                     buffer.lerp_(p.grad, 1 - momentum)
