@@ -132,6 +132,16 @@ def test_recorded_rows_are_those_of_the_highest_profile():
     assert found.attrs["recorded"].startswith("laptop, 20")
 
 
+def test_provenance_says_what_a_sweep_cost_even_when_its_cells_were_run_before(monkeypatch):
+    monkeypatch.setattr(module, "_now", iter(["2026-01-01", "2026-01-02", *["2026-01-03"] * 9]).__next__)
+    burn = lambda size: {"error": sum(range(10**6)) / size}
+    open_page(NAME).sweep("sizes", [{"size": 1}, {"size": 2}], burn)
+    again = open_page(NAME)
+    again.sweep("sizes", [{"size": 1}, {"size": 2}], burn)
+    noted = again.provenance()["sweeps"]["sizes"]
+    assert (noted["cells"], noted["from"], noted["to"]) == (2, "2026-01-01", "2026-01-02") and noted["cpu_seconds"] > 0.005
+
+
 def test_a_quick_run_never_replaces_pictures_of_laptop():
     open_page(NAME, "laptop").save("density", rows(), figure(1.0))
     publish("laptop")

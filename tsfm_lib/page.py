@@ -160,6 +160,7 @@ class Page:
     weights: dict[str, str] = field(default_factory=dict, repr=False)
     captions: dict[str, str] = field(default_factory=dict, repr=False)
     saved: list[str] = field(default_factory=list, repr=False)
+    sweeps: dict[str, dict[str, Any]] = field(default_factory=dict, repr=False)
 
     @property
     def folder(self) -> Path:
@@ -219,13 +220,24 @@ class Page:
         for cell in tqdm(list(cells), desc=desc or name):
             key = json.dumps(dict(cell), sort_keys=True, default=_plain)
             file = paths.BUILD / "rows" / self.notebook / name / f"{_digest(key, self.profile, str(self.seed), source).hex()[:24]}.json"
-            rows = _read_rows(file)
-            if rows is None:
+            found = _read_cell(file)
+            if found is None:
+                began = time.process_time()
                 rows = [{"experiment": name, "profile": self.profile, **cell, **row} for row in _as_rows(run(**cell), name)]
-                _write(file, json.dumps(rows, default=_plain))
-                rows = _read_rows(file)              # the same types whether the cell ran now or before
-            frames.append(pd.DataFrame(rows))
+                made = {"cpu_seconds": round(time.process_time() - began, 3), "date": _now(), "commit": _commit()["commit"], "rows": rows}
+                _write(file, json.dumps(made, default=_plain))
+                found = _read_cell(file)             # the same types whether the cell ran now or before
+            frames.append(pd.DataFrame(found["rows"]))
+            self._count(name, found)
         return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame()
+
+    def _count(self, name: str, cell: Mapping[str, Any]) -> None:
+        """What the cells of a sweep cost when they were run, in this session or before."""
+        known = self.sweeps.setdefault(name, {"cells": 0, "cpu_seconds": 0.0, "from": cell["date"], "to": cell["date"], "commits": []})
+        known["cells"] += 1
+        known["cpu_seconds"] = round(known["cpu_seconds"] + cell["cpu_seconds"], 3)
+        known["from"], known["to"] = min(known["from"], cell["date"]), max(known["to"], cell["date"])
+        known["commits"] = sorted({*known["commits"], cell["commit"]} - {None})
 
     def needs(self, dataset: str) -> bool:
         """Whether a benchmark is there; says in one line if not, and the notebook goes on without it."""
@@ -249,20 +261,24 @@ class Page:
         """Where these numbers come from. Dates and seconds stand here and nowhere else."""
         return {
             "notebook": self.notebook, "profile": self.profile, "seed": self.seed, **_commit(),
-            "date": datetime.now(UTC).isoformat(timespec="seconds"), "seconds": round(time.perf_counter() - self.started, 1),
+            "date": _now(), "seconds": round(time.perf_counter() - self.started, 1),
             "device": _device(), "threads": threads(), "python": platform.python_version(), "system": platform.system(),
             "versions": _versions(), "saved": self.saved, "weights": dict(sorted(self.weights.items())),
-            "captions": dict(sorted(self.captions.items())),
+            "captions": dict(sorted(self.captions.items())), "sweeps": dict(sorted(self.sweeps.items())),
         }
 
 
-def _read_rows(file: Path) -> list[dict] | None:
-    """A finished cell's rows, or None when there are none or the file is damaged."""
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def _read_cell(file: Path) -> dict[str, Any] | None:
+    """A finished cell: its rows, and when, at which commit and in how many CPU seconds they were made. None if missing or damaged."""
     try:
-        rows = json.loads(file.read_text(encoding="utf-8"))
+        found = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
-    return rows if isinstance(rows, list) else None
+    return found if isinstance(found, dict) and {"rows", "cpu_seconds", "date", "commit"} <= set(found) else None
 
 
 def _as_rows(found: Any, name: str) -> list[dict]:
