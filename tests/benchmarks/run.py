@@ -9,7 +9,7 @@ sys.path[:0] = [str(p) for p in (HERE, HERE.parents[1]) if str(p) not in sys.pat
 
 from harness import BENCHMARKS, line, one_thread, run, write  # noqa: E402
 
-GROUPS = ("dtw", "nn", "synth", "import", "kairos")
+GROUPS = ("dtw", "nn", "synth", "import", "kairos", "time_tracker", "interpret")
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -24,9 +24,11 @@ def main(arguments: list[str] | None = None) -> int:
     one_thread()
     import bench_dtw  # noqa: F401  the modules register their functions
     import bench_import  # noqa: F401
+    import bench_interpret  # noqa: F401
     import bench_kairos  # noqa: F401
     import bench_nn  # noqa: F401
     import bench_synth  # noqa: F401
+    import bench_time_tracker  # noqa: F401
 
     from tsfm_lib.paths import BUILD
     out = chosen.out or BUILD / "bench.csv"

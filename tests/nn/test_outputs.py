@@ -67,6 +67,15 @@ def test_same_generator_same_draws():
     assert torch.equal(mixture.sample(5, torch.Generator().manual_seed(3)), mixture.sample(5, torch.Generator().manual_seed(3)))
 
 
+def test_two_uniform_numbers_make_a_student_t():
+    u, v = (t.flatten() for t in torch.meshgrid(*[(torch.arange(400, dtype=torch.float64) + 0.5) / 400] * 2, indexing="ij"))
+    for df in (2.2, 5.0, 40.0):
+        made = StudentT(*torch.tensor([df, 1.0, 3.0], dtype=torch.float64)).made_of(u, v)
+        for level in (0.01, 0.1, 0.5, 0.8):
+            at = ss.t(df, 1.0, 3.0).ppf(level)
+            assert (made <= at).double().mean().item() == pytest.approx(level, abs=0.004)
+
+
 def test_missing_targets_count_nothing():
     pred, target = torch.tensor([[[1.0, 2.0], [5.0, 5.0]]]), torch.tensor([[2.0, torch.nan]])
     assert pinball(pred, target, [0.1, 0.9]).item() == pytest.approx(0.05)

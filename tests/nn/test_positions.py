@@ -94,3 +94,12 @@ def test_decaying_rotation_by_hand():
     s = (0.4 * 2 / (1.4 * 2)) ** (1 / 4)  # at t = 2, one step behind the middle
     assert q[0, 0, 2].tolist() == pytest.approx([s * math.cos(2), s * math.sin(2), 7], rel=1e-5)
     assert k[0, 0, 2].tolist() == pytest.approx([math.cos(2) / s, math.sin(2) / s, 7], rel=1e-5)
+
+
+@pytest.mark.parametrize("halves", [False, True])
+def test_decaying_rotation_of_one_token_after_another_gives_the_scores_of_all_at_once(halves):
+    q, k, turn = randn(1, 1, 9, 8), randn(1, 1, 9, 8, seed=1), XPos(8, halves=halves, scale_base=16.0)
+    whole_q, whole_k = turn(q, k)
+    parts = [turn(q[:, :, t : t + n], k[:, :, t : t + n], start=t) for t, n in ((0, 4), (4, 1), (5, 4))]
+    step_q, step_k = (torch.cat(found, dim=2) for found in zip(*parts))
+    torch.testing.assert_close(step_q @ step_k.mT, whole_q @ whole_k.mT, atol=1e-5, rtol=1e-5)

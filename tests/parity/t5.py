@@ -5,14 +5,10 @@ from contextlib import ExitStack, contextmanager
 
 import torch
 
+from tests.parity.reference import stable_ranks, without
 from tsfm_lib.nn.sites import HeadSite
 
 STACKS, KINDS = {"enc": "encoder", "dec": "decoder"}, {"sa": "self", "ca": "cross"}
-
-
-def near(value, expected, share=1e-4):
-    """Relative 1e-4, and as much of the largest value where numbers are small."""
-    torch.testing.assert_close(value, expected, rtol=share, atol=share * expected.abs().max().item(), check_dtype=False)
 
 
 @contextmanager
@@ -23,19 +19,7 @@ def taken_out(model, name):
     if kind != "layer":
         here = [s for s in here if (s.kind if isinstance(s, HeadSite) else "mlp") == KINDS.get(kind, kind)]
     assert here
-    with ExitStack() as hooks:
-        for site in here:
-            if isinstance(site, HeadSite):
-                own = slice(None) if head is None else slice(int(head) * site.head_dim, (int(head) + 1) * site.head_dim)
-
-                def without(module, inputs, own=own):
-                    z = inputs[0].clone()
-                    z[..., own] = 0
-                    return (z,)
-
-                hooks.callback(site.out_proj.register_forward_pre_hook(without).remove)
-            else:
-                hooks.callback(site.module.register_forward_hook(lambda module, inputs, out: torch.zeros_like(out)).remove)
+    with without(here, None if head is None else int(head)):
         yield
 
 
@@ -60,12 +44,7 @@ def watched(model):
         yield seen
 
 
-def stable_ranks(model, stack, kind):
-    """|A|_F^2 / |A|_2^2 of W_Q^T W_K, layer by layer and head by head."""
-    ranks = []
-    for site in model.sites():
-        if isinstance(site, HeadSite) and (site.stack, site.kind) == (STACKS[stack], KINDS[kind]):
-            q, k = (w.double() for w in site.qk())
-            s = torch.linalg.svdvals(q.mT @ k)
-            ranks.append(s.square().sum(-1) / s[:, 0].square())
-    return torch.stack(ranks)
+def ranks_of(model, stack, kind):
+    """Stable ranks, layer by layer and head by head."""
+    sites = [s for s in model.sites() if isinstance(s, HeadSite) and (s.stack, s.kind) == (STACKS[stack], KINDS[kind])]
+    return torch.stack([stable_ranks(*site.qk()) for site in sites])

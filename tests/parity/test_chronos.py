@@ -7,8 +7,8 @@ import torch
 from safetensors.torch import save_file
 
 import tsfm_lib
-from tests.parity.reference import files, read
-from tests.parity.t5 import near, stable_ranks, taken_out, watched
+from tests.parity.reference import files, near, read
+from tests.parity.t5 import ranks_of, taken_out, watched
 from tsfm_lib.checkpoints import chronos
 from tsfm_lib.errors import TsfmError
 from tsfm_lib.models.chronos import MISSING, Chronos
@@ -73,7 +73,7 @@ def test_chronos_t5_agrees_with_the_authors_code(path):
             same(key, changed)
         assert {f"{name}.token_ids", f"{name}.logits"} <= checked
     for key in (k for k in out if k.startswith("srank.")):
-        same(key, stable_ranks(model, *key.removeprefix("srank.").split("_")))
+        same(key, ranks_of(model, *key.removeprefix("srank.").split("_")))
     assert set(out) == checked, f"not compared: {sorted(set(out) - checked)}"
 
 

@@ -7,8 +7,8 @@ import torch
 from safetensors.torch import save_file
 
 import tsfm_lib
-from tests.parity.reference import files, read
-from tests.parity.t5 import near, stable_ranks, taken_out, watched
+from tests.parity.reference import files, near, read
+from tests.parity.t5 import ranks_of, taken_out, watched
 from tsfm_lib.checkpoints import chronos_bolt
 from tsfm_lib.models.chronos_bolt import ChronosBolt
 
@@ -49,7 +49,7 @@ def test_chronos_bolt_agrees_with_the_authors_code(path):
         levels = model.config.quantiles  # the front door says the same as the network, [B V T] in and [B V h Q] out
         assert torch.equal(model.predict_quantiles(context[:, None], model.config.horizon, levels)[:, 0], quantiles.to(context.dtype))
     for key in (k for k in out if k.startswith("srank.")):
-        same(key, stable_ranks(model, *key.removeprefix("srank.").split("_")))
+        same(key, ranks_of(model, *key.removeprefix("srank.").split("_")))
     assert set(out) == checked, f"not compared: {sorted(set(out) - checked)}"
 
 

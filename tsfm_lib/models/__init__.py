@@ -49,6 +49,8 @@ MODELS: dict[str, Entry] = {
     "chronos-bolt": Entry(
         "chronos-bolt", "tsfm_lib.models.chronos_bolt", "ChronosBolt", "ChronosBoltConfig", "forecasting", "arXiv 2403.07815", _OURS
     ),
+    "timesfm": Entry("timesfm", "tsfm_lib.models.timesfm", "TimesFM", "TimesFMConfig", "forecasting", "arXiv 2310.10688", _OURS),
+    "toto": Entry("toto", "tsfm_lib.models.toto", "Toto", "TotoConfig", "forecasting", "arXiv 2505.14766", _OURS),
     "mantis": Entry("mantis", "tsfm_lib.models.mantis", "Mantis", "MantisConfig", "embedding", "arXiv 2502.15637", _OURS),
     "moirai": Entry("moirai", "tsfm_lib.models.moirai", "Moirai", "MoiraiConfig", "forecasting", "arXiv 2402.02592", _OURS),
     "moment": Entry("moment", "tsfm_lib.models.moment", "Moment", "MomentConfig", "embedding", "arXiv 2402.03885", _OURS),

@@ -32,7 +32,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from tsfm_lib.nn.objectives import cut_rows
-from tsfm_lib.nn.outputs import TokenBins, interpolate_quantiles
+from tsfm_lib.nn.outputs import TokenBins, interpolate_quantiles, strata
 from tsfm_lib.nn.scaling import Statistics, observed, standardise
 from tsfm_lib.nn.sites import HeadSite, MLPSite
 from tsfm_lib.nn.t5 import T5Config, T5Stack
@@ -136,8 +136,12 @@ class Chronos(nn.Module):
         return self.decoder(self.embedding(ids), memory=memory, memory_seen=sentence.seen)
 
     def read_out(self, states: Float[Tensor, "... D"]) -> Float[Tensor, "... C"]:
-        """Logits of normed decoder states. Of the norm of an earlier layer's residual stream they are the logit lens."""
+        """Logits of normed decoder states."""
         return F.linear(states * self.config.width**-0.5, self.embedding.weight) if self.head is None else self.head(states)
+
+    def lens(self, h: Float[Tensor, "R P D"]) -> Float[Tensor, "R P C"]:
+        """Logits of the residual stream behind any layer of the decoder."""
+        return self.read_out(self.decoder.norm(h))
 
     def forward(self, sentence: Sentence, labels: Int[Tensor, "R P"]) -> Float[Tensor, "R P C"]:
         """Logits of every label, each with those before it known."""
@@ -197,10 +201,9 @@ class Chronos(nn.Module):
     def noise(self, rows: int, samples: int, horizon: int, generator: torch.Generator | None) -> Float[Tensor, "R h"]:
         """Uniform numbers for every path and step. Those of one step fill the strata [i / S, (i + 1) / S) once each."""
         generator = torch.Generator("cpu").manual_seed(0) if generator is None else generator
-        random = lambda *shape: torch.rand(shape, generator=generator, device=generator.device, dtype=torch.float64)
         if "own_draws" in self.config.quirks:
-            return random(rows * samples, horizon)
-        return ((random(samples, horizon).argsort(0) + random(samples, horizon)) / samples).repeat(rows, 1)
+            return torch.rand(rows * samples, horizon, generator=generator, device=generator.device, dtype=torch.float64)
+        return strata((samples, horizon), generator).repeat(rows, 1)
 
     @torch.no_grad()
     def sample(self, context: Float[Tensor, "R T"], horizon: int, samples: int | None = None, generator: torch.Generator | None = None
@@ -250,4 +253,4 @@ class Chronos(nn.Module):
         return rearrange(mean, "(B V) D -> B V D", B=len(x)).mean(1)
 
     def sites(self) -> list[HeadSite | MLPSite]:
-        return self.encoder.sites("encoder") + self.decoder.sites("decoder")
+        return self.encoder.sites("encoder") + self.decoder.sites("decoder", self.encoder.norm)

@@ -126,8 +126,12 @@ class ChronosBolt(nn.Module):
         return self.decoder(self.start.expand(len(encoded.hidden), 1, -1), memory=encoded.hidden, memory_seen=encoded.seen)
 
     def read_out(self, states: Float[Tensor, "R 1 D"]) -> Float[Tensor, "R P Q"]:
-        """Normalised quantiles of a normed decoder state. Of the norm of an earlier layer's residual stream they are the quantile lens."""
+        """Normalised quantiles of a normed decoder state."""
         return self.head(states[:, 0])
+
+    def lens(self, h: Float[Tensor, "R 1 D"]) -> Float[Tensor, "R P Q"]:
+        """Normalised quantiles of the residual stream behind any layer of the decoder."""
+        return self.read_out(self.decoder.norm(h))
 
     def forward(self, context: Float[Tensor, "R T"]) -> Float[Tensor, "R P Q"]:
         """Quantiles of the next horizon, in the units of the series."""
@@ -172,4 +176,4 @@ class ChronosBolt(nn.Module):
         return rearrange(mean, "(B V) D -> B V D", B=len(x)).mean(1)
 
     def sites(self) -> list[HeadSite | MLPSite]:
-        return self.encoder.sites("encoder") + self.decoder.sites("decoder")
+        return self.encoder.sites("encoder") + self.decoder.sites("decoder", self.encoder.norm)

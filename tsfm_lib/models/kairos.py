@@ -84,9 +84,12 @@ class KairosConfig:
     reg_token: bool = True
     encoder: str = "full"  # full: every token sees every token, the paper's | causal: only earlier ones, so that one pass serves many cuts
     cuts: int = 1  # training of a causal encoder: ends of a series from which the future is forecast at once
+    whole_prefix: float = 0.25  # of a row that is cut: chance that its scale and spectrum come from the whole context ...
+    prefix_lean: float = 0.5  # ... and otherwise from the first U ** this of it: below 1 late, above 1 early, which leaves more cuts behind
     own_rows: bool = False  # True: every forecast token has a start row of its own (an option of the released code that fails there)
     begin: str = "row"  # a forecast token begins as | row: one learnt row, the paper's | last: that plus the last state before it (ours)
     scaled_scores: bool = False  # False: as in T5 | True: scores / sqrt(K), the same functions in a form that Muon moves better
+    quiet_start: float = 1.0  # output projections and the frequency networks' last layers are drawn this much smaller (ours)
     rotary: str = "instance"  # instance: IARoPE | half, interleaved: plain RoPE in either layout
     positions: str = "index"  # index: number of the token | size: start of its span (our reading of DRoPE)
     cross_rotary: bool = True  # without it the J segments are identical
@@ -387,6 +390,18 @@ class Kairos(nn.Module):
         self.register_buffer("levels", torch.tensor(c.quantiles, dtype=torch.float64), persistent=False)
         for layer in [*self.encoder, *self.decoder]:
             like_t5(*(part.attention for part in (layer.attend, layer.cross) if part is not None), layer.mlp)
+        if c.quiet_start != 1:
+            self.quieten(c.quiet_start)
+
+    @torch.no_grad()
+    def quieten(self, factor: float) -> None:
+        """Layers start as nearly nothing: what was read of the last patches reaches the head before anything is learnt."""
+        for layer in [*self.encoder, *self.decoder]:
+            layer.mlp.down.weight.mul_(factor)
+            for part in filter(None, (layer.attend, layer.cross)):
+                part.attention.out.weight.mul_(factor)
+                if self.config.rotary == "instance":
+                    part.frequencies.mlp[-1].weight.mul_(factor)
 
     # -- values in, values out --
 
@@ -465,6 +480,10 @@ class Kairos(nn.Module):
     def read_out(self, decoded: Float[Tensor, "B J D"]) -> Float[Tensor, "B JH Q"]:
         return rearrange(self.head(decoded), "B J (Q H) -> B (J H) Q", H=self.config.horizon)
 
+    def lens(self, h: Float[Tensor, "B J D"]) -> Float[Tensor, "B JH Q"]:
+        """Normalised quantiles of the residual stream behind any layer of the decoder."""
+        return self.read_out(self.decoder_norm(h))
+
     def forward(self, context: Float[Tensor, "B T"], spectrum: Float[Tensor, "B F"] | None = None) -> Float[Tensor, "B JH Q"]:
         """Quantiles of the next J x H steps, in the units of the series."""
         z, seen, statistics = self.normalise(self.fill(context))
@@ -500,7 +519,9 @@ class Kairos(nn.Module):
         longest, (rows, length), steps = self.config.patch_lengths[0], context.shape, future.shape[1]
         some = observed(context)
         first = torch.where(some.any(1), some.float().argmax(1), length - 1) // longest
-        ends, weights = random_cuts(first, length // longest, self.config.cuts, generator)
+        ends, weights = random_cuts(
+            first, length // longest, self.config.cuts, generator, self.config.whole_prefix, self.config.prefix_lean
+        )
         ends = ends * longest  # B k, in steps
         before = torch.arange(length, device=context.device) < ends[:, :1]
         z_prefix, _, statistics = self.normalise(context.masked_fill(~before, torch.nan))
@@ -550,8 +571,8 @@ class Kairos(nn.Module):
         found: list[HeadSite | MLPSite] = []
         for stack, layers in (("encoder", self.encoder), ("decoder", self.decoder)):
             for i, layer in enumerate(layers):
-                found.append(attention_site(stack, i, "self", layer.attend.attention))
+                found.append(attention_site(stack, i, "self", layer.attend.attention, layer.norm_self))
                 if layer.cross is not None:
-                    found.append(attention_site(stack, i, "cross", layer.cross.attention))
+                    found.append(attention_site(stack, i, "cross", layer.cross.attention, layer.norm_cross, self.encoder_norm))
                 found.append(MLPSite(stack, i, layer.mlp))
         return found

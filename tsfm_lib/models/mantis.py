@@ -267,5 +267,5 @@ class Mantis(nn.Module):
     def sites(self) -> list[HeadSite | MLPSite]:
         found: list[HeadSite | MLPSite] = []
         for i, block in enumerate(self.blocks):
-            found += [attention_site("encoder", i, "self", block.attention), MLPSite("encoder", i, block.mlp)]
+            found += [attention_site("encoder", i, "self", block.attention, block.norm_attention), MLPSite("encoder", i, block.mlp)]
         return found

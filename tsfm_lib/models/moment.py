@@ -330,5 +330,5 @@ class Moment(nn.Module):
     def sites(self) -> list[HeadSite | MLPSite]:
         found: list[HeadSite | MLPSite] = []
         for i, layer in enumerate(self.layers):
-            found += [attention_site("encoder", i, "self", layer.attention), MLPSite("encoder", i, layer.mlp)]
+            found += [attention_site("encoder", i, "self", layer.attention, layer.norm_attention), MLPSite("encoder", i, layer.mlp)]
         return found

@@ -193,8 +193,10 @@ class Transformer(Windowed):
         return self.norm(h)
 
     def sites(self) -> list[HeadSite | MLPSite]:
-        heads = [attention_site("encoder", i, self.kind, block.attention) for i, block in enumerate(self.blocks)]
-        return heads + [MLPSite("encoder", i, block.mlp) for i, block in enumerate(self.blocks)]
+        found: list[HeadSite | MLPSite] = []
+        for i, block in enumerate(self.blocks):
+            found += [attention_site("encoder", i, self.kind, block.attention, block.norm_attention), MLPSite("encoder", i, block.mlp)]
+        return found
 
 
 class PatchTST(Transformer):

@@ -366,5 +366,6 @@ class TimeTracker(nn.Module):
         found: list[HeadSite | MLPSite] = []
         for i, layer in enumerate(self.layers):
             kind = "time" if i < self.config.independent_layers else "self"
-            found += [attention_site("decoder", i, kind, layer.attend.attention), MLPSite("decoder", i, layer.experts)]
+            found.append(attention_site("decoder", i, kind, layer.attend.attention, layer.norm_attention))
+            found.append(MLPSite("decoder", i, layer.experts))
         return found

@@ -139,9 +139,9 @@ class VariateAttention(Attention):
     def forward(self, x: Float[Tensor, "R N D"], aux: Looks, delta: Delta | None = None) -> Float[Tensor, "R N D"]:
         delta, v = delta or {}, aux.variates
         mean = x.mean(1)  # the mean of the projections is the projection of the mean
-        q, k = (rearrange(adapted(part, mean, delta.get(n)), "(B V) (H K) -> B H V K", V=v, H=self.n_heads)
+        q, k = (rearrange(adapted(part, mean, delta.get(n)), "(B V) (H K) -> B H V K", V=v, K=self.head_dim)
                 for part, n in ((self.q, "q"), (self.k, "k")))  # fmt: skip
-        values = rearrange(adapted(self.v, x, delta.get("v")), "(B V) N (H K) -> B H V (N K)", V=v, H=self.n_heads)
+        values = rearrange(adapted(self.v, x, delta.get("v")), "(B V) N (H K) -> B H V (N K)", V=v, K=self.head_dim)
         heads = attend(q, k, values, mask=aux.alive, tap=self.pattern)
         return adapted(self.out, rearrange(heads, "B H V (N K) -> (B V) N (H K)", K=self.head_dim), delta.get("out"))
 
@@ -339,6 +339,7 @@ class UniTS(nn.Module):
     def sites(self) -> list[HeadSite | MLPSite]:
         found: list[HeadSite | MLPSite] = []
         for i, layer in enumerate(self.layers):
-            found += [attention_site("encoder", i, "time", layer.time), attention_site("encoder", i, "variate", layer.variate),
+            found += [attention_site("encoder", i, "time", layer.time, layer.norm_time),
+                      attention_site("encoder", i, "variate", layer.variate, layer.norm_variate),
                       MLPSite("encoder", i, layer.mlp)]  # fmt: skip
         return found

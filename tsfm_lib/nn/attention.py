@@ -124,6 +124,7 @@ class Attention(nn.Module):
         self.q_norm = qk_norm(self.head_dim) if qk_norm else nn.Identity()
         self.k_norm = qk_norm(self.head_dim) if qk_norm else nn.Identity()
         self.pattern = Tap()
+        self.kept: list[int] | None = None  # numbers that the heads had before others were pruned: rows of a bias that layers share
 
     def split(self, x: Float[Tensor, "B N I"]) -> Float[Tensor, "B H N K"]:
         return x.unflatten(-1, (self.n_heads, self.head_dim)).transpose(1, 2)
@@ -146,6 +147,8 @@ class Attention(nn.Module):
             k, v = fetch(k), fetch(v)
         if past is not None and not known:
             k, v = past.add(k, v)
+        if bias is not None and self.kept is not None:
+            bias = bias[..., self.kept, :, :]
         dropout = self.dropout if self.training else 0.0
         heads = attend(q, k, v, mask=mask, bias=bias, scale=self.scale, dropout=dropout, tap=self.pattern)
         return adapted(self.out, heads.transpose(1, 2).flatten(2), delta.get("out"))  # B N (H K) -> B N D

@@ -2,6 +2,7 @@
 
 QuantileHead, pinball, interpolate_quantiles   Kairos, Chronos-Bolt, TimesFM, the small baselines
 roll_out                                       Chronos-Bolt: quantiles beyond one pass that keep their spread
+strata                                         Chronos, Toto: uniform numbers for sample paths
 Mixture                                        Moirai (Student-t, normal, log-normal, negative binomial), Toto (Student-t only)
 TokenBins                                      Chronos
 """
@@ -106,6 +107,17 @@ def roll_out(step: Callable[[Tensor], Tensor], context: Float[Tensor, "B T"], ho
     return torch.cat(chunks, dim=1)[:, :horizon]
 
 
+def strata(shape: Sequence[int], generator: torch.Generator) -> Float[Tensor, "S *R"]:
+    """Uniform numbers in float64 that fill the strata [i / S, (i + 1) / S) of the first axis once each, in random order.
+
+    >>> u = strata((4, 2), torch.Generator("cpu").manual_seed(0))
+    >>> (u.sort(0).values * 4).floor()[:, 0].tolist()
+    [0.0, 1.0, 2.0, 3.0]
+    """
+    random = lambda: torch.rand(tuple(shape), generator=generator, device=generator.device, dtype=torch.float64)
+    return (random().argsort(0) + random()) / shape[0]
+
+
 # ---- Mixtures of distributions. Parameters have shape [..., C]: C components of one family, last axis --------------------------------
 
 
@@ -147,6 +159,10 @@ class StudentT:
         noise = torch.randn(shape, generator=generator, device=self.loc.device, dtype=self.loc.dtype)
         chi2 = 2 * torch._standard_gamma((self.df / 2).expand(shape).contiguous(), generator=generator)
         return self.loc + self.scale * noise * (self.df / chi2).sqrt()
+
+    def made_of(self, u: Tensor, v: Tensor) -> Tensor:
+        """The draw that two uniform numbers in (0, 1) make (Bailey, Math. Comp. 1994); parameters may differ, numbers be shared."""
+        return self.loc + self.scale * (self.df * torch.expm1(-2 * u.log() / self.df)).sqrt() * torch.cos(2 * math.pi * v)
 
     def cdf(self, y: np.ndarray, df: np.ndarray, loc: np.ndarray, scale: np.ndarray) -> np.ndarray:
         return special.stdtr(df, (y - loc) / scale)

@@ -81,10 +81,13 @@ class XPos(nn.Module):
         self.register_buffer("theta", (base ** (-even / dim)).float(), persistent=False)
         self.register_buffer("decay", (decay.repeat(2) if halves else decay.repeat_interleave(2)).float(), persistent=False)
 
-    def forward(self, q: Float[Tensor, "B H N K"], k: Float[Tensor, "B H N K"]
+    def forward(self, q: Float[Tensor, "B H N K"], k: Float[Tensor, "B H N K"], start: int | None = None
                 ) -> tuple[Float[Tensor, "B H N K"], Float[Tensor, "B H N K"]]:  # fmt: skip
-        at = torch.arange(q.shape[-2], device=q.device, dtype=self.theta.dtype)
-        scale = self.decay ** ((at - (len(at) - 1) // 2) / self.scale_base)[:, None]  # N dim
+        """`start`: place of the first token, for decoding step by step. The middle is then 0, so that earlier keys stay what they were;
+        it cancels in q . k, channel by channel."""
+        at = torch.arange(q.shape[-2], device=q.device, dtype=self.theta.dtype) + (start or 0)
+        middle = (len(at) - 1) // 2 if start is None else 0
+        scale = self.decay ** ((at - middle) / self.scale_base)[:, None]  # N dim
         scale = torch.nn.functional.pad(scale, (0, q.shape[-1] - scale.shape[-1]), value=1.0).to(q.dtype)
         angles = at[:, None] * self.theta
         return rotate(q, angles, "interleaved") * scale, rotate(k, angles, "interleaved") / scale

@@ -123,11 +123,12 @@ class T5Stack(nn.Module):
             h = layer(h, bias, mask, memory, memory_mask, past[i] if past else (None, None))
         return self.dropout(self.norm(h))
 
-    def sites(self, stack: str) -> list[HeadSite | MLPSite]:
+    def sites(self, stack: str, memory_norm: nn.Module | None = None) -> list[HeadSite | MLPSite]:
+        """`memory_norm`: the one behind the stack that a decoder looks at."""
         found: list[HeadSite | MLPSite] = []
         for i, layer in enumerate(self.layers):
-            found.append(attention_site(stack, i, "self", layer.attend))
+            found.append(attention_site(stack, i, "self", layer.attend, layer.norm_self))
             if layer.cross is not None:
-                found.append(attention_site(stack, i, "cross", layer.cross))
+                found.append(attention_site(stack, i, "cross", layer.cross, layer.norm_cross, memory_norm))
             found.append(MLPSite(stack, i, layer.mlp))
         return found

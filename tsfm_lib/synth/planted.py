@@ -93,10 +93,11 @@ class Regimes:
 
 
 def regimes(n: int, length: int, count: int = 8, rng: Seed = 0, *, switching: Number = 0.5, patch: int = 24, imbalance: Number = 0.0,
-            noise: Number = 0.1, shapes_seed: int = 0) -> Regimes:
+            noise: Number = 0.1, shapes_seed: int = 0, only: int | None = None) -> Regimes:
     """Periodic regimes, each with a waveform of its own (three harmonics); a share of the series switches once, where a patch begins.
 
-    imbalance: regime k is drawn with odds (k + 1)^-imbalance. Periods and waveforms depend on `shapes_seed` alone.
+    imbalance: regime k is drawn with odds (k + 1)^-imbalance; only: every series begins in this regime. Periods and waveforms depend on
+    `shapes_seed` alone.
     """
     if switching and length < 2 * patch:
         raise TsfmError(f"expected at least two patches of {patch} steps to switch between, got length {length}: pass a longer one")
@@ -107,6 +108,7 @@ def regimes(n: int, length: int, count: int = 8, rng: Seed = 0, *, switching: Nu
     odds = (np.arange(count) + 1.0) ** -imbalance
     first = rng.choice(count, n, p=odds / odds.sum())
     second = rng.choice(count, n, p=odds / odds.sum())
+    first = first if only is None else np.full(n, only)
     second = np.where(second == first, (second + 1) % count, second)
     switch = np.where(rng.random(n) < switching, patch * rng.integers(1, max(length // patch, 2), n), length)
     labels = np.where(t < switch[:, None], first[:, None], second[:, None])
@@ -128,11 +130,12 @@ class Drivers:
 
 
 def drivers(n: int, length: int, variates: int = 4, rng: Seed = 0, *, roots: int = 1, lags: tuple[int, int] = (24, 48),
-            noise: Number = 0.2, law_seed: int = 0) -> Drivers:
+            noise: Number = 0.2, law_seed: int = 0, signed: bool = True) -> Drivers:
     """Every variate after the first `roots` follows one of them: y_t = w x_{t - lag} + noise. The roots are fresh for every series.
 
     Roots are AR(2) with a pseudo-cycle, so their future is hard to tell from their own past beyond a few steps, while a follower's is
-    written in its driver up to its lag. The law (graph, lags, weights) depends on `law_seed` alone.
+    written in its driver up to its lag. The law (graph, lags, weights) depends on `law_seed` alone; weights are positive unless
+    `signed`.
     """
     if not 1 <= roots <= variates or not 0 <= lags[0] <= lags[1]:
         raise TsfmError(f"expected 1 <= roots <= variates and 0 <= first lag <= last lag, got {roots}, {variates}, {lags}")
@@ -140,7 +143,7 @@ def drivers(n: int, length: int, variates: int = 4, rng: Seed = 0, *, roots: int
     graph, delay, weight = np.zeros((variates,) * 2, bool), np.zeros((variates,) * 2, np.int64), np.zeros((variates,) * 2)
     source = law.integers(roots, size=variates)
     shift = law.integers(lags[0], lags[1] + 1, variates)
-    size = law.uniform(0.7, 1.3, variates) * law.choice([-1, 1], variates)
+    size = law.uniform(0.7, 1.3, variates) * (law.choice([-1, 1], variates) if signed else 1)
     for j in range(roots, variates):
         graph[source[j], j], delay[source[j], j], weight[source[j], j] = True, shift[j], size[j]
     phi = np.array([[2 * 0.9 * np.cos(2 * np.pi / 20), -0.81]])
@@ -206,6 +209,63 @@ def shortcut(n: int, rho: Number = 0.97, rng: Seed = 0, *, context: int = 256, h
     series[:, context - 64:context] += ramp[:, None] * np.linspace(0, 0.8, 64)
     series[:, context - 32:context] += 0.5 * cue[:, None] * np.tile([1, -1], 16)
     return Shortcut(series.astype(np.float32), context, sign, ramp, cue)
+
+
+# ---- motifs and seasons that end ------------------------------------------------------------------------------------------------
+
+@dataclass(frozen=True)
+class Motifs:
+    series: Float32[np.ndarray, "n length"]          # context, then horizon
+    context: int
+    copy: Float32[np.ndarray, "n horizon"]           # the motif gone on, without noise: what a copy of the context says
+    motif: int                                       # steps, a motif has mean 0 and deviation 1
+    broken: bool
+
+
+def motifs(n: int, context: int, horizon: int, motif: int = 32, rng: Seed = 0, *, broken: bool = True, smooth: Number = 1.0,
+           noise: Number = 0.05) -> Motifs:
+    """A motif repeated up to the end of the context, where one begins; the horizon goes on, or is `broken`: repeats another one.
+
+    Every series has motifs of its own: all harmonics of the motif's length in random phase, with amplitudes h^-smooth (0: a new white
+    noise of `motif` steps). Nothing in the context announces the break.
+    """
+    if motif < 3 or context < 2 * motif:
+        raise TsfmError(f"expected a motif of 3 steps or more, twice in the context, got {motif} and {context}: pass such lengths")
+    rng, order = np.random.default_rng(rng), np.arange(1, motif // 2 + 1)
+    waves = np.exp(2j * np.pi * rng.random((2, n, len(order)))) * order ** -float(smooth)
+    shape = np.fft.irfft(np.concatenate([np.zeros((2, n, 1)), waves], -1), motif)
+    shape -= shape.mean(-1, keepdims=True)
+    shape /= shape.std(-1, keepdims=True)
+    at = np.arange(-context, horizon) % motif
+    told, other = shape[:, :, at]
+    series = told.copy()
+    if broken:
+        series[:, context:] = other[:, context:]
+    series += noise * rng.standard_normal(series.shape)
+    return Motifs(series.astype(np.float32), context, told[:, context:].astype(np.float32), motif, broken)
+
+
+@dataclass(frozen=True)
+class Seasons:
+    series: Float32[np.ndarray, "n length"]          # context, then horizon
+    context: int
+    period: Number | None                            # of the context; None: no season, an AR(1)
+    after: Number | None                             # of the horizon
+
+
+def seasons(n: int, context: int, horizon: int, period: Number | None = 24, after: Number | None | str = "same", rng: Seed = 0, *,
+            noise: Number = 0.3) -> Seasons:
+    """A sine of unit power and noise, and a horizon with the same, another or no period: how a model takes seasons that change or are
+    not there. Without a season the series is an AR(1) of the same power (memory 0.8)."""
+    if any(p is not None and p < 2 for p in (period, after) if p != "same"):
+        raise TsfmError(f"a period has 2 steps or more, got {period} and {after}")
+    rng, after = np.random.default_rng(rng), period if after == "same" else after
+    length, phase = context + horizon, rng.random((n, 1))
+    t = np.arange(length) - context
+    walk = loops.filter_arma(rng.standard_normal((n, length + 100), np.float32), np.tile([[0.8, 0.0]], (n, 1)), np.zeros(n))[:, 100:] * 0.6
+    part = lambda p: walk if p is None else np.sqrt(2) * _sine(t, p, phase)
+    series = np.where(t < 0, part(period), part(after)) + noise * rng.standard_normal((n, length))
+    return Seasons(series.astype(np.float32), context, period, after)
 
 
 # ---- eight graphs ---------------------------------------------------------------------------------------------------------------

@@ -163,7 +163,8 @@ class _Trainer:
         seed, step, rank, device = self.recipe.seed, self.step, self.ranks.rank, self.ranks.device
         batch = self.ranks.part(self.stream(step)).to(device, non_blocking=True)
         generator = torch.Generator(device).manual_seed(state.seed_for(seed, step, "loss", rank))
-        torch.manual_seed(state.seed_for(seed, step, "dropout", rank))
+        seed_all = torch.manual_seed if device.type == "cuda" else torch.default_generator.manual_seed      # cheaper
+        seed_all(state.seed_for(seed, step, "dropout", rank))
         rate = set_rates(self.optimisers, rate_factor(step, self.total, self.recipe.warmup, self.recipe.final_fraction))
         with torch.autocast(device.type, torch.bfloat16, enabled=self.recipe.precision == "bf16"):
             loss = self.loss(self.model, batch, generator) if self.loss else self.model.loss(batch, generator)

@@ -25,6 +25,43 @@ RECIPES: dict[str, Recipe] = {
                   "mixed sizes cost steps. The frequency networks of IARoPE go to AdamW.",
         ),
         Recipe(
+            "kairos-nano-quiet", "kairos",
+            {"context": 512, "horizon": 48, "forecast_tokens": 2, "patch_lengths": [64, 32], "width": 128, "heads": 4,
+             "head_width": 32, "hidden": 512, "encoder_layers": 3, "decoder_layers": 2, "target_shares": [0.08, 0.64, 0.14, 0.14],
+             "spectral_bins": 64, "asinh": True, "positions": "size", "reg_token": False, "encoder": "causal", "cuts": 8,
+             "whole_prefix": 0.15, "prefix_lean": 1.0, "own_rows": True, "begin": "last", "scaled_scores": True, "quiet_start": 0.1},
+            steps=12_000, matrix_rate=4e-3, rate=2e-3, ema=0.999, pool=200_000, log_every=50,
+            matrices=r"^(encoder|decoder)\.\d+\.((attend|cross)\.attention|mlp)\.",
+            notes="What short runs say should come next, not yet run to its end (notebook 14): layers that start quiet, borders every 64 "
+                  "steps and so up to eight forecasts per pass. An hour of one CPU core, or more.",
+        ),
+        Recipe(
+            "time-tracker-nano", "time-tracker",
+            {"context": 528, "patch": 48, "horizon": 48, "width": 96, "heads": 6, "independent_layers": 3, "mixed_layers": 1,
+             "hidden": 192, "private_experts": 8, "active_experts": 2, "rope_base": 100.0, "supervision": "prefix", "error": "absolute",
+             "ends": "mlp", "asinh": True},
+            steps=5_000, context=528, horizon=48, matrix_rate=4e-3, rate=2e-3, ema=0.999, pool=200_000, log_every=50,
+            matrices=r"^layers\.\d+\.(attend\.attention|experts)\.",
+            notes="The channel-independent stage, 20 minutes of one CPU core. F = P = 48, which most horizons of the suites are not far "
+                  "above: one pass or two.",
+        ),
+        Recipe(
+            "timesfm-nano", "timesfm",
+            {"context": 512, "patch": 32, "horizon": 96, "spread_horizon": None, "width": 128, "heads": 8, "hidden": 256, "layers": 8,
+             "head_hidden": 256, "mean": False, "rope_base": 100.0, "gaps": "mask", "scaling": "running", "asinh": True, "cuts": 8},
+            steps=12_000, ema=0.999, pool=200_000, log_every=50,
+            notes="For one CPU core. Eight layers with a narrow feed-forward rather than six wide ones, for more heads to look at. A base "
+                  "of 100 for the rotation: there are 16 positions. No spread head, as one pass is all that is asked for.",
+        ),
+        Recipe(
+            "toto-nano", "toto",
+            {"context": 512, "patch": 32, "width": 128, "heads": 8, "layers": 6, "hidden": 384, "space_every": None, "components": 8,
+             "rope_base": 100.0, "dropout": 0.0, "samples": 100},
+            minutes=45, ema=0.999, pool=200_000, log_every=50,
+            notes="For one CPU core. Every patch of a series is forecast from those before it, the 96 steps behind the context included. "
+                  "Generated series have one variate, so no layer looks across them: such a layer would be a linear map.",
+        ),
+        Recipe(
             "patchtst-mini", "patchtst",
             {"context": 512, "horizon": 96, "width": 192, "heads": 6, "layers": 6, "hidden": 768, "dropout": 0.0, "patch": 32,
              "stride": 16},
