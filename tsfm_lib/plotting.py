@@ -33,8 +33,9 @@ COLOURS = {
     "naive": "#bdbdbd", "seasonal-naive": GREY, "ets": "#a0826d", "theta": "#6d8aa0", "ridge-lags": "#8aa06d", "random-weights": "#c4a1c4",
     "adaptive": BLUE, "fixed-small": SKY, "fixed-middle": YELLOW, "fixed-large": RED, "all-sizes": GREEN,
     "own": BLUE, "intra-shuffled": SKY, "inter-shuffled": ORANGE, "fixed-rope": GREY,
-    "cauker": GREEN, "kernelsynth": ORANGE, "mean-kernelsynth": YELLOW, "scm": PINK, "real": INK,
+    "ordinary": PALE, "cauker": GREEN, "kernelsynth": ORANGE, "mean-kernelsynth": YELLOW, "scm": PINK, "real": INK,
     "msft": PURPLE, "full": RED, "lora": SKY, "probe": GREEN, "prompt": BROWN, "zero-shot": GREY, "scratch": INK,
+    "learned": ORANGE, "learned-fixed": YELLOW, "correlation": SKY, "lagged-correlation": BLUE,
     "stable-rank": BLUE, "stable-rank reversed": ORANGE, "entropy": GREEN, "random": GREY, "oracle": INK, "intact": GREY,
 }
 """Fixed colours. A name such as `kairos-nano` takes the colour of the longest entry it begins with."""
@@ -346,12 +347,15 @@ def forest(intervals: Mapping[str, Interval | None], verdicts: Mapping[str, str]
 
 
 def matrix_cluster(distances: ArrayLike, linkage: ArrayLike, groups: Sequence[Any] | None = None, *, title: str = "",
-                   label: str = "distance", size: str = "large") -> Figure:
-    """The distance matrix in the order of its dendrogram, the dendrogram beside it, and known groups as a strip."""
+                   exemplars: Mapping[str, tuple[ArrayLike, ArrayLike]] | None = None, label: str = "distance",
+                   size: str = "large") -> Figure:
+    """The distance matrix in the order of its dendrogram, the dendrogram beside it, and known groups as a strip.
+
+    exemplars: by a letter, the members of a cluster (framed in the matrix) and one series to draw for it."""
     from scipy.cluster import hierarchy
 
     values = np.asarray(distances, np.float64)
-    figure, (tree, strip, axes) = canvas(size, 1, 3, width_ratios=(1.3, 0.09, 3))
+    figure, (tree, strip, axes, *side) = canvas(size, 1, 4 if exemplars else 3, width_ratios=(1.3, 0.09, 3, 1.1)[:4 if exemplars else 3])
     with mpl.rc_context({"lines.linewidth": 0.9}):
         drawn = hierarchy.dendrogram(np.asarray(linkage, np.float64), ax=tree, orientation="left", no_labels=True, color_threshold=0,
                                      above_threshold_color=INK)
@@ -367,12 +371,27 @@ def matrix_cluster(distances: ArrayLike, linkage: ArrayLike, groups: Sequence[An
         strip.imshow(rgb[:, None], origin="lower", aspect="auto", interpolation="nearest")
         for name in names:
             axes.scatter([], [], marker="s", color=shade[name], label=str(name))
-    figure.colorbar(picture, ax=axes, label=label, shrink=0.9)
+    figure.colorbar(picture, ax=axes, label=label, shrink=0.9, location="bottom" if exemplars else "right")
     axes.grid(visible=False)
-    _finish(axes, "series, in the order of the tree", "", title)
+    _finish(axes, "" if exemplars else "series, in the order of the tree", "", title)
     axes.set_yticks([])
+    _exemplars(axes, side[0], order, exemplars) if exemplars else None
     _legend(figure, axes)
     return figure
+
+
+def _exemplars(axes: Axes, side: Axes, order: np.ndarray, exemplars: Mapping[str, tuple[ArrayLike, ArrayLike]]) -> None:
+    """Frames around clusters, and beside the matrix a series for each, in the order of the tree (last leaf on top)."""
+    spans = {name: np.flatnonzero(np.isin(order, members))[[0, -1]] for name, (members, _) in exemplars.items()}
+    side.axis("off")
+    for i, name in enumerate(sorted(spans, key=lambda name: spans[name][0])):
+        first, last = spans[name]
+        axes.add_patch(mpl.patches.Rectangle((first - 0.5, first - 0.5), *[last - first + 1] * 2, fill=False, edgecolor="white", lw=1.4))
+        axes.text(last + 0.015 * len(order), first, name, color="white", fontsize="small", va="bottom", weight="bold")
+        place = side.inset_axes((0.16, i / len(spans), 0.84, 0.8 / len(spans)))
+        place.plot(np.asarray(exemplars[name][1], np.float64), color=INK, lw=0.8)
+        place.axis("off")
+        side.text(0, (i + 0.4) / len(spans), name, transform=side.transAxes, va="center", weight="bold")
 
 
 def spectrum(series: ArrayLike | Mapping[str, Any], *, marks: Mapping[str, float] | None = None, title: str = "",

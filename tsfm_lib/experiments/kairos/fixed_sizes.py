@@ -16,6 +16,7 @@ import torch
 from jaxtyping import Float32
 
 from tsfm_lib.errors import TsfmError
+from tsfm_lib.experiments import trials
 from tsfm_lib.experiments.kairos.trials import SMALL, fixed, scores, trained
 from tsfm_lib.models.kairos import Encoded, Kairos, KairosConfig
 from tsfm_lib.synth import planted
@@ -170,10 +171,7 @@ def gains(rows: pd.DataFrame, by: str, metric: str = "WQL", of: str = "adaptive"
     >>> gains(rows, "density")["gain"].round(6).tolist()
     [10.0]
     """
-    wide = rows.pivot(index=[by, "seed"], columns="variant", values=metric)
-    rivals = [name for name in dict.fromkeys(rows["variant"]) if name != of]
-    percent = 100 * (1 - wide[rivals].rdiv(wide[of], axis=0))
-    return percent.melt(var_name="rival", value_name="gain", ignore_index=False).reset_index()
+    return trials.gains(rows, by, metric, of)
 
 
 def _first(enough: Callable[[int], bool], most: int = 10**8) -> int:

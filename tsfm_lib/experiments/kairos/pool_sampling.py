@@ -18,6 +18,7 @@ from jaxtyping import Float, Int
 from tsfm_lib.experiments.kairos.trials import SMALL, fixed, scores, trained
 from tsfm_lib.synth import shapes
 from tsfm_lib.synth.families import FAMILIES, seasonal_pattern
+from tsfm_lib.synth.surrogates import with_other_phases as with_other_phases
 from tsfm_lib.train.streams import rng_for
 
 TRIAL = replace(SMALL, **fixed(32), encoder_layers=1, decoder_layers=1)
@@ -55,15 +56,6 @@ def neighbour_error(x: Float[np.ndarray, " T"], lags: int = 2) -> float:
     nearest = np.abs(now[:, None, :lags] - past[None, :, :lags]).sum(-1).argmin(1)
     error = np.abs(now[:, -1] - past[nearest, -1]).mean()
     return float(error / np.abs(now[:, -1] - np.median(now[:, -1])).mean())
-
-
-def with_other_phases(x: Float[np.ndarray, "N T"], rng: np.random.Generator) -> Float[np.ndarray, "N T"]:
-    """Series of the same periodogram whose phases are drawn at random."""
-    spectrum = np.fft.rfft(x)
-    turn = np.exp(2j * np.pi * rng.random(spectrum.shape))
-    turn[:, 0] = 1
-    turn[:, -1] = np.where(x.shape[-1] % 2 == 0, 1, turn[:, -1])        # the fastest frequency of an even length has no phase
-    return np.fft.irfft(spectrum * turn, x.shape[-1])
 
 
 # -- the pool --

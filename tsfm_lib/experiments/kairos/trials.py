@@ -1,7 +1,6 @@
-"""Small Kairos models trained for one experiment: the same start, the same batches, and nothing different but what is tried."""
+"""Small Kairos models trained for one experiment."""
 
 from collections.abc import Callable
-from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -9,10 +8,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from tsfm_lib import checkpoints
 from tsfm_lib.evaluate import metrics
+from tsfm_lib.experiments import trials
 from tsfm_lib.models.kairos import Kairos, KairosConfig
-from tsfm_lib.train import Recipe, Run, fit
+from tsfm_lib.train import Run
 
 SMALL = KairosConfig(
     context=256, horizon=16, forecast_tokens=2, patch_lengths=(32, 16, 8), width=64, heads=4, head_width=16, hidden=128,
@@ -34,15 +33,10 @@ def trained(config: KairosConfig, stream: Callable[[int], Tensor], seed: int, st
     """One model after `steps` batches of `stream`. Models that share a seed start from the same draws and see the same batches.
 
     `prepare(model)` is called before the first step, to hang up a hook or to start from somewhere else."""
-    settings = {"warmup": min(50, steps), "rate": 1e-3, "matrices": MATRICES} | recipe
-    given = Recipe(
-        "trial", "kairos", asdict(config), seed=seed, steps=steps, batch=batch, context=config.context,
-        horizon=config.forecast_tokens * config.horizon, **settings,
+    return trials.trained(
+        "kairos", config, stream, seed, steps, horizon=config.forecast_tokens * config.horizon, batch=batch, prepare=prepare,
+        **{"matrices": MATRICES} | recipe,
     )  # fmt: skip
-    model = checkpoints.build("kairos", config, seed)
-    if prepare is not None:
-        prepare(model)
-    return fit(model, stream, given, progress=False)
 
 
 @torch.no_grad()
