@@ -124,7 +124,8 @@ def test_a_wrong_sign_collapses_the_load_and_the_right_one_mends_it():
     assert rows.loc["wrong, then frozen", "max_violation"] > 2 * rows.loc["wrong, then from zero", "max_violation"]
 
 
-def test_rows_are_those_the_claims_ask_for():
+def test_rows_are_those_the_claims_ask_for(monkeypatch):
+    monkeypatch.setattr(routing, "model_of", lambda config, seed, *_: checkpoints.build("time-tracker", config, seed).eval())
     audited = [{"experts": 16, "active": 1, "rate": x, "seed": s, **row} for s in (0, 1) for x in (0.0, 1e-2)
                for row in routing.audit(16, 1, x, s, **BRIEF)]  # fmt: skip
     shifted = [{"variant": v, "shift": shift, "seed": s, "profile": "quick", **row} for s in (0, 1) for v in routing.ROUTINGS
