@@ -176,3 +176,39 @@ def test_configurations_that_cannot_be_are_refused():
             replace(MantisConfig.tiny(), **changes)
     with pytest.raises(TsfmError, match="no size '8m'"):
         MantisConfig.size("8m")
+
+
+def test_views_move_what_they_are_told_to_and_nothing_else():
+    rows = series(samples=64)[:, 0]
+    still = made(crop_shares=(0.0, 0.0), crop="series")
+    draw = lambda model: model.views(rows, torch.Generator().manual_seed(0))
+    assert all(torch.equal(view, rows) for view in draw(still))
+    noisy = [view - rows for view in draw(made(crop_shares=(0.0, 0.0), noise=0.1))]
+    share = torch.cat([(n.std(-1) / rows.std(-1)) for n in noisy])
+    assert 0.03 < share.mean() < 0.07 and share.max() < 0.14 and noisy[0].mean().abs() < 0.05 * rows.std()
+    moved = draw(made(crop_shares=(0.0, 0.0), jitter=0.5))[0]
+    correlation = torch.stack([torch.corrcoef(torch.stack(pair))[0, 1] for pair in zip(moved, rows)])
+    assert correlation.median() > 0.7 and not torch.allclose(moved.std(-1), rows.std(-1), rtol=0.1)
+    bent = draw(made(crop_shares=(0.0, 0.0), warp=0.3))[0]
+    assert bent.amin(-1).ge(rows.amin(-1) - 1e-5).all() and bent.amax(-1).le(rows.amax(-1) + 1e-5).all() and not torch.equal(bent, rows)
+    constant = torch.full((4, 64), 3.0)
+    assert torch.equal(made(crop_shares=(0.0, 0.0), noise=0.1).views(constant)[0], constant)
+
+
+def test_a_stride_reads_every_so_many_places_of_the_same_convolution():
+    dense, sparse, x = made(), made(stride=4), series()[:, 0]
+    seen = []
+    for model in (dense, sparse):
+        hook = model.tokens.norms[1].register_forward_hook(lambda _, __, out: seen.append(out))
+        model.tokens(x)
+        hook.remove()
+    torch.testing.assert_close(seen[1], seen[0][:, ::4])
+    with pytest.raises(ValueError, match="stride must divide a patch of 8 points, got 3"):
+        replace(TINY[1], stride=3)
+
+
+def test_a_hidden_layer_in_the_head_leaves_embeddings_alone():
+    plain, deep, x = made(), made(head_hidden=24), series()
+    assert [type(part).__name__ for part in deep.head] == ["LayerNorm", "Linear", "GELU", "Linear"]
+    deep.load_state_dict({k: v for k, v in plain.state_dict().items() if not k.startswith("head")}, strict=False)
+    assert torch.equal(deep.embed(x), plain.embed(x)) and deep.project(x[:, 0]).shape == plain.project(x[:, 0]).shape

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from tsfm_lib.nn.resampling import bridge, crop_resize, resample, stretch
+from tsfm_lib.nn.resampling import bent_clock, bridge, crop_resize, resample, stretch
 
 
 def randn(*shape, seed=0):
@@ -68,6 +68,17 @@ def test_crops_keep_their_share_and_lie_inside(shared):
     lengths, starts = torch.cat(lengths), torch.cat(starts)
     assert 59.9 < lengths.min() < 65 and 85 < lengths.max() < 90.1
     assert starts.min() >= 0 and (starts + lengths).max() <= 100.1 and starts.max() > 20
+
+
+def test_a_bent_clock_runs_forward_from_end_to_end_and_moves_a_ramp_off_the_line():
+    clock = bent_clock(200, 100, most=0.3, generator=torch.Generator().manual_seed(0))
+    steps = clock.diff(dim=1) * 100
+    assert steps.min() > 0.7**3 - 0.01 and steps.max() < 1.3**3 + 0.01 and steps.min() < 0.8 and steps.max() > 1.2
+    ramp = torch.arange(100.0).expand(200, -1)
+    bent = crop_resize(ramp, torch.Generator().manual_seed(1), (0.0, 0.0), shared=False, warp=0.3)
+    assert (bent.diff(dim=1) >= 0).all() and (bent[:, 0] < 2).all() and (bent[:, -1] > 97).all()
+    assert (bent - ramp).abs().max() > 3 and len(bent[:, 50].unique()) > 190                     # each row its own
+    torch.testing.assert_close(crop_resize(ramp, shares=(0.0, 0.0), warp=1e-6), ramp, atol=1e-2, rtol=0)
 
 
 def test_same_generator_same_crop_and_no_crop_is_the_series_itself():

@@ -28,7 +28,7 @@ def go(tmp_path, monkeypatch, capsys):
 
 def test_five_steps_give_a_model_that_forecasts(go, tmp_path, monkeypatch):
     measured = []
-    monkeypatch.setattr(cli, "evaluate", lambda model: measured.append(model.state_dict()) or {"training": model.training})
+    monkeypatch.setattr(cli, "evaluate", lambda model, task: measured.append(model.state_dict()) or {"training": model.training})
     status, said, _ = go("patchtst-nano", "--steps", "5", "--pool", "64", "--device", "cpu")
     folder = tmp_path / "build" / "train" / "patchtst-nano"
     assert status == 0 and f"weights in {folder / 'weights'}" in said and "5 steps" in said
@@ -50,6 +50,13 @@ def test_five_steps_give_a_model_that_forecasts(go, tmp_path, monkeypatch):
     assert status == 2 and "another recipe (there / here: steps 5 / 6)" in error
     assert go("patchtst-nano", "--steps", "2", "--pool", "64", "--device", "cpu", "--no-evaluation", "--fresh")[0] == 0
     assert len((folder / "metrics.jsonl").read_text().splitlines()) == 2
+
+
+def test_an_encoder_is_judged_by_labels_and_a_seed_has_a_folder_of_its_own(go, tmp_path):
+    status, said, _ = go("moment-nano", "--steps", "2", "--pool", "128", "--device", "cpu", "--seed", "3")
+    card = json.loads((tmp_path / "build" / "train" / "moment-nano-seed3" / "weights" / "card.json").read_text())
+    assert status == 0 and card["recipe"]["seed"] == 3 and card["data"]["name"].startswith("cauker, ")
+    assert set(card["result"]) == {"dataset", "trained", "random weights", "stored"} and 0 < card["result"]["trained"]["forest"] <= 1
 
 
 def test_recipes_are_listed_and_wrong_names_refused(go):

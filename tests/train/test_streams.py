@@ -10,7 +10,8 @@ import torch
 from tests.train.toys import Waves, recipe
 from tsfm_lib.data import as_series_set
 from tsfm_lib.errors import TsfmError
-from tsfm_lib.train.streams import from_windows, generated, prefetch
+from tsfm_lib.synth import cauker
+from tsfm_lib.train.streams import cauker_corpus, from_windows, generated, prefetch, standardised
 
 SMALL = {"batch": 16, "context": 64, "horizon": 16, "pool": 64}
 
@@ -110,3 +111,18 @@ def test_series_shorter_than_a_window_are_refused():
         from_windows(np.zeros((1, 50)), 4, 2, 0)
     with pytest.raises(TsfmError, match=r"shape \[V, T\], got \[5\]"):
         from_windows(np.zeros(5), 2, 1, 2)
+
+
+def test_a_corpus_for_encoders_is_standardised_and_every_series_comes_once_an_epoch():
+    given = recipe(mixture="cauker", batch=8, context=64, horizon=0, pool=32)
+    stream, raw = cauker_corpus(given), cauker.generate(32, 64, given.seed)
+    kept = standardised(raw)
+    epoch = torch.cat([stream(step)[:, 0] for step in range(len(kept) // 8)])
+    assert len(epoch.unique(dim=0)) == len(epoch) and len(stream) == len(kept) <= 32
+    np.testing.assert_allclose(epoch.mean(1), 0, atol=1e-5)
+    np.testing.assert_allclose(epoch.std(1, correction=0), 1, atol=1e-4)
+    assert torch.equal(cauker_corpus(given)(3), stream(3)) and stream.description["name"] == f"cauker, {len(kept)} of 32 series"
+    with pytest.raises(TsfmError, match="no corpus of CauKer is named 'caukr'.*did you mean 'cauker'"):
+        cauker_corpus(recipe(mixture="caukr", horizon=0))
+    with pytest.raises(TsfmError, match="which need a horizon"):
+        generated(recipe(mixture="final", horizon=0), progress=False)

@@ -16,6 +16,9 @@ Where we differ from the released code:
 | decay in V2          | two within a turned pair: `xpos_by_halves` | one per pair | scores should depend on distance only |
 | one head, full width | no output projection | checkpoints get an identity there | every attention has the same parts |
 | crops                | one for the batch | that, or one per series (`crop`) | per series is the stronger augmentation |
+| views                | crops only | also `warp`, `jitter`, `noise`, all off unless asked for | more that should not matter |
+| head                 | LayerNorm, one linear map | that, or a hidden layer (`head_hidden`) | used in pretraining only |
+| convolutions         | at every step | that, or at every `stride`-th | small models spend most of their time there |
 | InfoNCE              | view 1 looks for view 2 | that, or both ways (`symmetric`) | the other half is free |
 | nothing observed     | - | left out of the contrast | such series are all alike |
 Names in backquotes are quirks (`quirks=(...)`). Official V2 checkpoints were trained with `xpos_by_halves` and switch it on.
@@ -60,6 +63,7 @@ class MantisConfig:
     context: int = 512
     patches: int = 32  # N
     kernel: int | None = None  # of the convolutions; None: one patch, made odd (V1)
+    stride: int = 1  # steps between two places of the convolutions; divides a patch
     width: int = 256
     layers: int = 6
     heads: int = 8
@@ -73,6 +77,10 @@ class MantisConfig:
     readout: str = "cls"  # cls: the class token | mean: of the patches | both: side by side
     crop: str = "batch"  # batch: one crop for all series of a batch, as released | series: each its own
     crop_shares: tuple[float, float] = (0.0, 0.2)  # of a series that are cut off
+    warp: float = 0.0  # depth to which time is bent, each series its own
+    jitter: float = 0.0  # random gain, and random level and trend in deviations of the series
+    noise: float = 0.0  # most white noise that is added, in deviations of the series
+    head_hidden: int | None = None  # width of a hidden layer in the pretraining head
     temperature: float = 0.1
     symmetric: bool = False
     quirks: tuple[str, ...] = ()
@@ -89,6 +97,10 @@ class MantisConfig:
                              f"got {self.width} / {self.heads}")  # fmt: skip
         if self.layer is not None and not 0 <= self.layer < self.layers:
             raise ValueError(f"layer must lie in 0..{self.layers - 1}, got {self.layer}")
+        if self.stride < 1 or (self.context // self.patches) % self.stride:
+            raise ValueError(f"stride must divide a patch of {self.context // self.patches} points, got {self.stride}")
+        if not 0 <= self.warp < 1 or self.jitter < 0 or self.noise < 0:
+            raise ValueError(f"warp must lie in 0..1, jitter and noise be 0 or more, got {self.warp}, {self.jitter} and {self.noise}")
         if not 0 <= self.crop_shares[0] <= self.crop_shares[1] < 1:
             raise ValueError(f"crop_shares must rise within 0..1, got {self.crop_shares}")
         for field, known in (("readout", READOUTS), ("crop", ("batch", "series"))):
@@ -151,7 +163,7 @@ class TokenGenerator(nn.Module):
     def __init__(self, config: MantisConfig):
         super().__init__()
         c = config
-        self.patches = c.patches
+        self.patches, self.stride = c.patches, c.stride
         self.sums = torch.float32 if "float32_statistics" in c.quirks else torch.float64
         self.convolutions = nn.ModuleList(nn.Linear(c.kernel_size, c.width) for _ in range(2))  # over every window: twice as fast on a CPU
         self.norms = nn.ModuleList(nn.LayerNorm(c.width) for _ in range(2))
@@ -161,15 +173,17 @@ class TokenGenerator(nn.Module):
 
     def forward(self, x: Float[Tensor, "R T"]) -> Float[Tensor, "R N D"]:
         size, left = divmod(x.shape[-1], self.patches)
-        if left or size < 2:
+        if left or size < 2 or size % self.stride:
             raise TsfmError(f"{x.shape[-1]} points do not divide into {self.patches} patches of at least two: use `embed`, which stretches")
         parts = []
         with torch.autocast(x.device.type, enabled=False):  # an epsilon of 1e-15 asks for float32
             for series, convolution, norm in zip((F.pad(x.diff(dim=-1), (0, 1)), x), self.convolutions, self.norms):
                 z, _ = standardise(series, ddof=1, soften=1e-5, dtype=self.sums)
-                windows = patch(F.pad(z, (convolution.in_features // 2,) * 2), convolution.in_features, stride=1)  # R T K
-                h = norm(convolution(windows))  # R T D
-                parts.append(rearrange(h, "R (N p) D -> R N p D", p=size).mean(2))
+                around = convolution.in_features // 2
+                z = F.pad(z, (around, around + 1 - self.stride))  # behind the last place that is read there is nothing to see
+                windows = patch(z, convolution.in_features, stride=self.stride)  # R T/s K
+                h = norm(convolution(windows))  # R T/s D
+                parts.append(rearrange(h, "R (N p) D -> R N p D", N=self.patches).mean(2))
             with torch.no_grad():  # levels are read off; the spread of a constant patch has no slope
                 deviation, mean = torch.std_mean(patch(x, size), dim=-1)  # R N
             parts += [encode(s) for encode, s in zip(self.scalars, (mean, deviation))]
@@ -211,7 +225,9 @@ class Mantis(nn.Module):
         self.dropout = nn.Dropout(c.dropout if c.version == 1 else 0.0)
         self.blocks = nn.ModuleList(Block(c) for _ in range(c.layers))
         wide = c.width * (2 if c.readout == "both" else 1)
-        self.head = nn.Sequential(nn.LayerNorm(wide), nn.Linear(wide, wide))  # pretraining only
+        self.head = nn.Sequential(nn.LayerNorm(wide), nn.Linear(wide, c.head_hidden or wide))  # pretraining only
+        if c.head_hidden:
+            self.head.extend([nn.GELU(), nn.Linear(c.head_hidden, wide)])
 
     def encode(self, tokens: Float[Tensor, "R N D"], layer: int | None = None) -> tuple[Float[Tensor, "R D"], Float[Tensor, "R N D"]]:
         """Class token and patch tokens behind block `layer` (None: the last)."""
@@ -248,8 +264,22 @@ class Mantis(nn.Module):
         return self.head(self(x))
 
     def views(self, rows: Float[Tensor, "R T"], generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
+        return self.view(rows, generator), self.view(rows, generator)
+
+    def view(self, rows: Float[Tensor, "R T"], generator: torch.Generator | None = None) -> Float[Tensor, "R T"]:
+        """One random crop; bent, moved and roughened where the config says so."""
         c = self.config
-        return tuple(crop_resize(rows, generator, c.crop_shares, shared=c.crop == "batch") for _ in range(2))
+        normal = lambda *shape: torch.randn(*shape, device=rows.device, generator=generator)
+        seen = crop_resize(rows, generator, c.crop_shares, shared=c.crop == "batch", warp=c.warp)
+        deviation = seen.std(-1, keepdim=True)
+        if c.jitter:
+            ramp = torch.linspace(-1, 1, seen.shape[-1], device=rows.device)
+            gain, level, trend = (c.jitter * normal(3, len(rows), 1)).unbind(0)
+            seen = seen * gain.exp() + deviation * (level + 0.6 * trend * ramp)
+        if c.noise:
+            strength = c.noise * torch.rand(len(rows), 1, device=rows.device, generator=generator)
+            seen = seen + deviation * strength * normal(*seen.shape)
+        return seen
 
     def contrast(self, one: Float[Tensor, "R T"], other: Float[Tensor, "R T"]) -> Float[Tensor, ""]:
         """InfoNCE between two views of the same series, whoever made them."""

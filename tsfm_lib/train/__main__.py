@@ -3,6 +3,7 @@
     python -m tsfm_lib.train --list
     python -m tsfm_lib.train patchtst-nano --minutes 10
     python -m tsfm_lib.train patchtst-nano --steps 500 --out build/try --fresh
+    python -m tsfm_lib.train mantis-nano --seed 3                                # another start, other series, another order
     torchrun --nproc_per_node=2 -m tsfm_lib.train patchtst-nano
 
 Under --out: checkpoint.safetensors and metrics.jsonl of the run, and `weights/` (config.json, model.safetensors in float16,
@@ -19,7 +20,7 @@ from tsfm_lib.errors import TsfmError, nearest
 from tsfm_lib.paths import BUILD
 from tsfm_lib.train.recipes import RECIPES
 
-BASE = "seasonal-naive"
+BASE, LABELLED = "seasonal-naive", "trace-embedded"
 
 
 def parser() -> argparse.ArgumentParser:
@@ -29,7 +30,8 @@ def parser() -> argparse.ArgumentParser:
     budget = top.add_mutually_exclusive_group()
     budget.add_argument("--minutes", type=float, help="budget in minutes (default: the recipe's)")
     budget.add_argument("--steps", type=int, help="budget in steps")
-    top.add_argument("--out", type=Path, metavar="DIR", help="default build/train/NAME")
+    top.add_argument("--seed", type=int, help="of the series, the start and the order (default: the recipe's)")
+    top.add_argument("--out", type=Path, metavar="DIR", help="default build/train/NAME, or NAME-seedN with --seed N")
     start = top.add_mutually_exclusive_group()
     start.add_argument("--resume", action="store_true", help="go on from the checkpoint in DIR (the default)")
     start.add_argument("--fresh", action="store_true", help="forget what is in DIR")
@@ -70,24 +72,27 @@ def train(chosen: argparse.Namespace) -> None:
         if value is not None and value < least:
             raise TsfmError(f"--{option} should be at least {least}, got {value}")
     recipe = RECIPES[chosen.name].with_budget(chosen.steps, chosen.minutes)
-    recipe = recipe if chosen.pool is None else replace(recipe, pool=chosen.pool)
-    folder = chosen.out or BUILD / "train" / recipe.name
+    recipe = replace(recipe, **{name: getattr(chosen, name) for name in ("pool", "seed") if getattr(chosen, name) is not None})
+    folder = chosen.out or BUILD / "train" / (recipe.name if chosen.seed is None else f"{recipe.name}-seed{chosen.seed}")
     weights = folder / "weights"
 
     import torch
 
     from tsfm_lib import checkpoints
+    from tsfm_lib.models import MODELS
     from tsfm_lib.train import fit
-    from tsfm_lib.train.streams import generated, prefetch
+    from tsfm_lib.train.streams import cauker_corpus, generated, prefetch
+
+    task = MODELS[recipe.model].task
 
     def shipped(model: torch.nn.Module) -> dict[str, Any]:
         """The card tells of the file that is handed on: rounded to float16, stored, read back."""
         checkpoints.save(model, weights, half=True)
-        return {**evaluate(checkpoints.load(weights, next(model.parameters()).device)), "stored": "float16"}
+        return {**evaluate(checkpoints.load(weights, next(model.parameters()).device), task), "stored": "float16"}
 
     if chosen.threads is not None:
         torch.set_num_threads(chosen.threads)
-    stream = generated(recipe, max(1, chosen.workers), BUILD / "pools")
+    stream = cauker_corpus(recipe) if task == "embedding" else generated(recipe, max(1, chosen.workers), BUILD / "pools")
     model = checkpoints.build(recipe.model, recipe.config, recipe.seed)
     with prefetch(stream, chosen.workers, processes=chosen.workers > 1) if chosen.workers else nullcontext(stream) as ahead:
         run = fit(model, ahead, recipe, folder=folder, resume=not chosen.fresh, device=chosen.device,
@@ -98,12 +103,16 @@ def train(chosen: argparse.Namespace) -> None:
         print(f"weights in {weights}")
 
 
-def evaluate(model: Any) -> Mapping[str, Any]:
-    """Suite `embedded`, relative to the point seasonal naive: geometric means, and every data set."""
+def evaluate(model: Any, task: str) -> Mapping[str, Any]:
+    """What can be said without a download. Forecasters: suite `embedded`, relative to the point seasonal naive. Encoders: Trace."""
     import pandas as pd
 
-    from tsfm_lib.evaluate import aggregate, forecasting
+    from tsfm_lib.evaluate import aggregate, classification, forecasting
 
+    if task == "embedding":
+        rows = classification.evaluate(model, LABELLED, baselines=("random",), progress=False, name="trained")
+        means = rows.groupby(["variant", "readout"])["accuracy"].mean().round(4)
+        return {"dataset": LABELLED, **{name: means[name].to_dict() for name in ("trained", classification.RANDOM)}}
     rows = [forecasting.evaluate(who, "embedded", variant=name, progress=False) for who, name in ((model, "trained"), (BASE, BASE))]
     ratios = aggregate.relative(pd.concat(rows, ignore_index=True), BASE)
     ratios = ratios[ratios["variant"] == "trained"]

@@ -73,7 +73,7 @@ class Recipe:
     ema: Number = 0.998                      # cap of the decay; min(ema, 1 - 1 / (step / 4 + 2)) while young; 0 = no average
     precision: str = "float32"
     # data
-    mixture: str = "final"                  # a named mixture of tsfm_lib.synth
+    mixture: str = "final"                  # a named mixture of tsfm_lib.synth, or a variant of CauKer for an encoder (horizon 0)
     pool: int = 100_000                     # series generated before the first step
     augment: Number = 0.6                    # share of batches that are augmented
     # keeping books
@@ -99,12 +99,12 @@ class Recipe:
         refuse = lambda what: TsfmError(f"recipe {self.name}: {what}")
         if (self.steps is None) == (self.minutes is None):
             raise refuse(f"give a budget of either steps or minutes, got steps={self.steps} and minutes={self.minutes}")
-        for name in ("steps", "minutes", "batch", "context", "horizon", "pool", "clip", "checkpoint_every", "log_every", "rate",
+        for name in ("steps", "minutes", "batch", "context", "pool", "clip", "checkpoint_every", "log_every", "rate",
                      "matrix_rate", "diverged_steps"):  # fmt: skip
             value = getattr(self, name)
             if value is not None and not value > 0:
                 raise refuse(f"{name} should be above 0, got {value}")
-        for name, low, high in (("seed", 0, 2**63), ("warmup", 0, 2**31), ("weight_decay", 0, 1), ("augment", 0, 1),
+        for name, low, high in (("horizon", 0, 2**31), ("seed", 0, 2**63), ("warmup", 0, 2**31), ("weight_decay", 0, 1), ("augment", 0, 1),
                                 ("final_fraction", 0, 1), ("ema", 0, 0.999999), ("momentum", 0, 0.999999),
                                 ("diverged_factor", 1.000001, 1e9)):  # fmt: skip
             value = getattr(self, name)

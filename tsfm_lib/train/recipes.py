@@ -62,6 +62,23 @@ RECIPES: dict[str, Recipe] = {
                   "Generated series have one variate, so no layer looks across them: such a layer would be a linear map.",
         ),
         Recipe(
+            "mantis-nano", "mantis",
+            {"width": 64, "layers": 2, "heads": 4, "head_width": 16, "hidden": 128, "scalar_width": 16, "readout": "both",
+             "crop": "series", "crop_shares": [0.0, 0.5], "warp": 0.3, "jitter": 0.5, "noise": 0.1, "symmetric": True,
+             "head_hidden": 256},
+            steps=200, batch=256, horizon=0, mixture="cauker", pool=65_536, rate=2e-3, betas=[0.9, 0.999], weight_decay=0.05, warmup=20,
+            final_fraction=0.0, ema=0.0, matrices="(?!)",
+            notes="Contrast between two views of CauKer series, two to five minutes of one CPU core: more steps lower the loss, not the "
+                  "error on UCR. AdamW alone, as the authors have it. Reads out the class token beside the mean of the patches.",
+        ),
+        Recipe(
+            "moment-nano", "moment",
+            {"width": 64, "layers": 3, "heads": 4, "head_width": 16, "hidden": 128, "positions": 64},
+            steps=800, batch=128, horizon=0, mixture="cauker", pool=65_536, matrix_rate=3e-3, rate=2e-3, warmup=50, ema=0.99,
+            matrices=r"^(layers|blocks)\.\d+\.",
+            notes="Hidden patches of CauKer series, three minutes of one CPU core or more; errors in units of each series.",
+        ),
+        Recipe(
             "patchtst-mini", "patchtst",
             {"context": 512, "horizon": 96, "width": 192, "heads": 6, "layers": 6, "hidden": 768, "dropout": 0.0, "patch": 32,
              "stride": 16},

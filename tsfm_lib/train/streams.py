@@ -23,6 +23,7 @@ from torch import Tensor
 
 from tsfm_lib.data.sets import Part, SeriesSet
 from tsfm_lib.errors import TsfmError, nearest
+from tsfm_lib.synth import cauker
 from tsfm_lib.synth.mixture import MIXTURES, Augmentation, Hiding, Pool, augment, hide, make_pool
 from tsfm_lib.train.recipe import Recipe
 from tsfm_lib.train.state import seed_for
@@ -67,7 +68,11 @@ class Generated:
 def generated(recipe: Recipe, workers: int = 1, folder: str | Path | None = None, progress: bool = True) -> Generated:
     """The stream of a recipe. Its pool is made here, before the first step, and kept in `folder` for the next time if one is given."""
     if recipe.mixture not in MIXTURES:
-        raise TsfmError(f"no mixture is named {recipe.mixture!r}, there are {', '.join(MIXTURES)}{nearest(recipe.mixture, MIXTURES)}")
+        known = (*MIXTURES, *cauker.VARIANTS)
+        raise TsfmError(f"no mixture is named {recipe.mixture!r}, there are {', '.join(known)}{nearest(recipe.mixture, known)}")
+    if not recipe.horizon:
+        raise TsfmError(f"recipe {recipe.name}: mixture {recipe.mixture!r} is for forecasters, which need a horizon: give one, or a corpus "
+                        f"for encoders ({', '.join(cauker.VARIANTS)})")  # fmt: skip
     length = max(1024, int(1.6 * (recipe.context + recipe.horizon)))            # room for the fastest resampling
     pool = make_pool(MIXTURES[recipe.mixture], recipe.pool, length, recipe.seed, workers, progress, folder)
     return Generated(pool, recipe)
@@ -136,6 +141,29 @@ def from_windows(data: SeriesSet | np.ndarray, context: int, horizon: int, batch
     if data.ndim != 2:
         raise TsfmError(f"expected values of shape [V, T], got {list(data.shape)}: add the missing axis with values[None]")
     return Windows((data,), context + horizon, batch, seed, together)
+
+
+def cauker_corpus(recipe: Recipe) -> Windows:
+    """The stream of an encoder: `pool` series of a CauKer variant, each with mean 0 and deviation 1, every series once an epoch.
+
+    Series that hardly move (about 2 %) are left out: scaled up, they would be rounding errors, and to a contrast they are all alike.
+    """
+    if recipe.mixture not in cauker.VARIANTS:
+        raise TsfmError(f"no corpus of CauKer is named {recipe.mixture!r}, there are {', '.join(cauker.VARIANTS)}"
+                        f"{nearest(recipe.mixture, cauker.VARIANTS)}")  # fmt: skip
+    series = standardised(cauker.generate(recipe.pool, recipe.context, recipe.seed, cauker.VARIANTS[recipe.mixture]))
+    return Windows((series,), recipe.context, recipe.batch, recipe.seed, name=f"{recipe.mixture}, {len(series)} of {recipe.pool} series")
+
+
+def standardised(series: Float[np.ndarray, "N T"], least: float = 1e-4) -> Float[np.ndarray, "M T"]:
+    """Those series whose deviation is above `least`, with mean 0 and deviation 1.
+
+    >>> standardised(np.array([[1.0, 3.0], [5.0, 5.0]])).tolist()
+    [[-1.0, 1.0]]
+    """
+    mean, deviation = series.mean(1, keepdims=True, dtype=np.float64), series.std(1, keepdims=True, dtype=np.float64)
+    keep = deviation[:, 0] > least
+    return ((series[keep] - mean[keep]) / deviation[keep]).astype(np.float32)
 
 
 # -- ahead of time --
