@@ -55,6 +55,7 @@ def test_rows_are_tidy_and_the_same_seed_gives_the_same_rows():
     assert [tuple(r) for r in one[["variant", "readout", "seed"]].itertuples(index=False)] == [
         ("spectrum", "forest", 0), ("spectrum", "forest", 1), ("spectrum", "ridge", 0),
         ("raw values", "forest", 0), ("raw values", "forest", 1), ("raw values", "ridge", 0),
+        ("random kernels", "forest", 0), ("random kernels", "ridge", 0), ("random kernels", "forest", 1), ("random kernels", "ridge", 1),
         ("raw values", "1nn-euclidean", 0), ("raw values", "1nn-dtw", 0), ("raw values", "1nn-dtw-10%", 0)]  # fmt: skip
     assert set(classification.evaluate(None, sets, baselines=("1nn-dtw",), progress=False)["readout"]) == {"1nn-dtw"}
 
@@ -95,6 +96,44 @@ def test_whitening_can_be_fitted_on_series_without_labels():
                                        whiten_on=unlabelled)
         accuracy[source] = rows["accuracy"].item()
     assert accuracy["training split"] < 0.7 and accuracy["unlabelled"] > 0.9
+
+
+def test_the_whitening_is_made_once_for_each_encoder_and_shape_of_series():
+    rng = np.random.default_rng(3)
+    made = rng.standard_normal((40, 1, 48)).astype(np.float32)
+    one, two = planted(n=20), planted("two", n=20, seed=1)
+    other = [planted("wide", n=20, variates=2, seed=2), planted("long", n=20, length=64, seed=3)]
+    seen = []
+
+    def counted(x):
+        seen.append(len(x))
+        return spectrum(x)
+
+    options = dict(readouts="whitened_forest", baselines=False, progress=False, whiten_on=made)
+    together = classification.evaluate(counted, [one, two, *other], **options)
+    assert seen.count(len(made)) == 3, "the first two share theirs, another number of variates and another length have their own"
+    alone = pd.concat([classification.evaluate(spectrum, split, **options) for split in (one, two, *other)], ignore_index=True)
+    assert together["accuracy"].equals(alone["accuracy"])
+
+
+def test_random_weights_of_different_seeds_are_whitened_apart():
+    from tsfm_lib import checkpoints
+    from tsfm_lib.models.scratch import PatchTSTConfig
+    made = np.random.default_rng(4).standard_normal((40, 1, 100)).astype(np.float32)
+    model, split = checkpoints.build("patchtst", PatchTSTConfig.tiny(), seed=3), planted(n=30, length=100, noise=1.0)
+    options = dict(readouts="whitened_forest", progress=False, whiten_on=made)
+    both = classification.evaluate(model, [split, split], seeds=(3, 4), baselines="random", **options)
+    alone = [classification.evaluate(checkpoints.build("patchtst", PatchTSTConfig.tiny(), seed=seed), split, seeds=(seed,), baselines=False,
+                                     **options)["accuracy"].item() for seed in (3, 4)]
+    assert both.loc[both["variant"] == "random weights", "accuracy"].tolist() == alone * 2
+
+
+def test_series_shorter_than_a_kernel_are_stretched_for_random_kernels():
+    short = planted(n=20, length=48)
+    short = LabelledSet("short", short.x_train[..., :6], short.y_train, short.x_test[..., :6], short.y_test, short.classes, short.card)
+    rows = classification.evaluate(None, short, baselines="random-kernels", readouts="ridge", progress=False)
+    assert rows[["variant", "readout", "seed"]].agg(tuple, axis=1).tolist() == [("random kernels", "ridge", 0)]
+    assert rows["accuracy"].item() > 0.6
 
 
 def test_random_weights_stand_beside_a_model_of_the_register():

@@ -15,6 +15,6 @@ _HOME = {
     "Interval": "comparison", "interval": "comparison", "paired": "comparison", "paired_t": "comparison", "bootstrap": "comparison",
     "bootstrap_ratio": "comparison", "equivalence": "comparison", "permutation": "comparison", "ranks": "comparison", "holm": "comparison",
 }  # fmt: skip
-_ROOMS = ("metrics", "suites", "forecasting", "aggregate", "comparison", "classification", "dtw")
+_ROOMS = ("metrics", "suites", "forecasting", "aggregate", "comparison", "classification", "random_kernels", "dtw")
 __all__ = [*_HOME, *_ROOMS]
 __getattr__, __dir__ = attach(__name__, _HOME, _ROOMS)

@@ -3,8 +3,9 @@
 The protocol is the one of CauKer (arXiv 2508.02879) and Mantis (arXiv 2502.15637): official splits, no fine-tuning, a random
 forest with 100 trees on the embeddings. Two habits are added, because without them the numbers mislead:
 
-* Every table carries baselines: a forest and a ridge on the raw values, 1-NN with Euclidean and DTW distance, and the same
-  architecture with random weights. A random encoder is a strong baseline, and pre-training is what it adds to that.
+* Every table carries baselines: a forest and a ridge on the raw values and on the features of random kernels (MiniRocket), 1-NN
+  with Euclidean and DTW distance, and the same architecture with random weights. A random encoder is a strong baseline, and
+  pre-training is what it adds to that; random kernels before a ridge are the ceiling of what is cheap.
 * Every encoder is seen through several read-outs. A forest splits along single axes, so it rewards features that are spread
   over the axes; whitening and ridge show what is there in any direction.
 """
@@ -32,10 +33,11 @@ from tsfm_lib.data.sets import LabelledSet
 from tsfm_lib.errors import DataMissing, TsfmError, nearest, whole
 from tsfm_lib.evaluate import neighbours
 from tsfm_lib.evaluate.forecasting import at_work
+from tsfm_lib.evaluate.random_kernels import POINTS, RandomKernels
 
-RAW, RANDOM = "raw values", "random weights"                    # variants beside the model's own name
+RAW, RANDOM, KERNELS = "raw values", "random weights", "random kernels"         # variants beside the model's own name
 NEIGHBOURS = {"1nn-euclidean": ("euclidean", None), "1nn-dtw": ("dtw", None), "1nn-dtw-10%": ("dtw", 0.1)}
-BASELINES = ("raw", "random", *NEIGHBOURS)
+BASELINES = ("raw", "random", "random-kernels", *NEIGHBOURS)
 Embed = Callable[[torch.Tensor], torch.Tensor]
 
 
@@ -127,12 +129,14 @@ def evaluate(model: Any, data: str | LabelledSet | Sequence, readouts: str | Seq
 
     `model`: a name for `tsfm_lib.load`, an encoder with `embed`, a function from [B, V, T] to [B, D], or None (baselines only).
     `data`: a name, a LabelledSet, a list of these, or "ucr", the suite (sets that are not on this machine are left out).
-    `seeds`: of the forests; the random weights of baseline `random` use them too. Read-outs without randomness give one row, under
-    the first seed (random weights: one a seed).
-    `baselines`: True for all that apply, False for none, or some of "raw", "random", "1nn-euclidean", "1nn-dtw", "1nn-dtw-10%".
-    `whiten_on`: unlabelled series (made ones, say) on whose embeddings the whitening is fitted; None: the training split.
-    `length`: see `features`; raw values are taken at the length of the longest series. `limit`: at most so many (evenly
-    spread) training series, and as many test series.
+    `seeds`: of the forests; the random weights of baseline `random` and the kernels of `random-kernels` use them too. Read-outs
+    without randomness give one row, under the first seed (random weights and kernels: one a seed).
+    `baselines`: True for all that apply, False for none, or some of "raw" (values), "random" (weights), "random-kernels" (about
+    2,000 features of `evaluate.random_kernels`; like raw values read by forest and ridge), "1nn-euclidean", "1nn-dtw", "1nn-dtw-10%".
+    `whiten_on`: unlabelled series (made ones, say) on whose embeddings the whitening is fitted, once for each encoder and shape of
+    series (in the `seconds` of no row); None: the training split.
+    `length`: see `features`; raw values and random kernels take the length of the longest series. `limit`: at most so many
+    (evenly spread) training series, and as many test series.
     """
     if isinstance(model, str):
         import tsfm_lib
@@ -146,7 +150,8 @@ def evaluate(model: Any, data: str | LabelledSet | Sequence, readouts: str | Seq
     wanted = BASELINES if baselines is True else tuple(baselines or ())
     if unknown := [b for b in wanted if b not in BASELINES]:
         raise TsfmError(f"no baseline called {unknown[0]!r}{nearest(unknown[0], BASELINES)} (there are {', '.join(BASELINES)})")
-    rows = []
+    encoders = _encoders(model, name, seeds, "random" in wanted)
+    rows, whitenings = [], {}
     sets = labelled_sets(data)
     for item in (bar := tqdm(sets, desc="classify", **({} if progress else {"disable": True}))):
         split = catalogue.load(item) if isinstance(item, str) else item
@@ -154,7 +159,7 @@ def evaluate(model: Any, data: str | LabelledSet | Sequence, readouts: str | Seq
             raise TsfmError(f"{item} is not a classification set: pass one whose card says task 'classification'")
         bar.set_postfix_str(split.name)
         split = _limited(split, limit)
-        found = _rows(model, name, split, readouts, seeds, wanted, whiten_on, length, batch, n_jobs)
+        found = _rows(encoders, split, readouts, seeds, wanted, whiten_on, whitenings, length, batch, n_jobs)
         for variant, readout, seed, accuracy, seconds in found:
             rows.append({"dataset": split.name, "variant": variant, "readout": readout, "seed": seed, "accuracy": accuracy,
                          "seconds": round(seconds, 3), "unit": split.name})
@@ -183,25 +188,38 @@ def random_weights(model: Any, seed: int) -> Any | None:
     return checkpoints.build(name, model.config, seed) if name else None
 
 
-def _rows(model, name, split, readouts, seeds, baselines, whiten_on, length, batch, n_jobs) -> Iterable[tuple[str, str, int, float, float]]:
-    encoders = [] if model is None else [(name or _name(model), model, seeds)]
-    if "random" in baselines and model is not None:
-        untrained = ((random_weights(model, seed), (seed,)) for seed in seeds)
-        encoders += [(RANDOM, encoder, one) for encoder, one in untrained if encoder is not None]
+def _encoders(model, name, seeds, random) -> list[tuple[str, Any, Sequence[int]]]:
+    """Variant, encoder and the seeds of its read-outs: the model itself, and its architecture with random weights."""
+    if model is None:
+        return []
+    untrained = [(RANDOM, random_weights(model, seed), (seed,)) for seed in seeds] if random else []
+    return [(name or _name(model), model, seeds), *(row for row in untrained if row[1] is not None)]
+
+
+def _rows(encoders, split, readouts, seeds, baselines, whiten_on, whitenings, length, batch, n_jobs
+          ) -> Iterable[tuple[str, str, int, float, float]]:
     for variant, encoder, its_seeds in encoders:
-        began = perf_counter()
         size = length or own_length(encoder) or max(p.shape[1] for p in neighbours.observed_parts(split.x_train))
-        train, test = (features(encoder, x, batch, size) for x in (split.x_train, split.x_test))
-        whitening = None
+        whitening, variates = None, split.x_train.shape[1]
         if whiten_on is not None and "whitened_forest" in readouts:
-            mixed = np.concatenate([np.roll(whiten_on, v, 0) for v in range(split.x_train.shape[1])], 1)   # other series per variate
-            whitening = Whitening().fit(features(encoder, mixed.astype(np.float32), batch, size))
+            key = id(encoder), size, variates
+            if key not in whitenings:
+                mixed = np.concatenate([np.roll(whiten_on, v, 0) for v in range(variates)], 1)      # other series per variate
+                whitenings[key] = Whitening().fit(features(encoder, mixed.astype(np.float32), batch, size))
+            whitening = whitenings[key]
+        began = perf_counter()
+        train, test = (features(encoder, x, batch, size) for x in (split.x_train, split.x_test))
         yield from _read(variant, train, test, perf_counter() - began, split, readouts, its_seeds, n_jobs, whitening)
+    kept = [r for r in ("forest", "ridge") if r in readouts] or ["forest"]
     if "raw" in baselines:
-        both = neighbours.resized(neighbours.joined(split.x_train, split.x_test))
-        both = both.reshape(len(both), -1)
-        kept = [r for r in ("forest", "ridge") if r in readouts] or ["forest"]
-        yield from _read(RAW, both[: len(split.x_train)], both[len(split.x_train):], 0.0, split, kept, seeds, n_jobs)
+        train, test = (x.reshape(len(x), -1) for x in _at_one_length(split))
+        yield from _read(RAW, train, test, 0.0, split, kept, seeds, n_jobs)
+    for seed in seeds if "random-kernels" in baselines else ():
+        began = perf_counter()
+        train, test = (neighbours.resized(x, max(POINTS, x.shape[-1])) for x in _at_one_length(split))
+        kernels = RandomKernels(seed=seed).fit(train)
+        train, test = kernels.transform(train), kernels.transform(test)
+        yield from _read(KERNELS, train, test, perf_counter() - began, split, kept, (seed,), n_jobs)
     for baseline in [b for b in NEIGHBOURS if b in baselines]:
         began = perf_counter()
         distance, band = NEIGHBOURS[baseline]
@@ -222,6 +240,12 @@ def _read(variant, train, test, embedding_seconds, split, readouts, seeds, n_job
             classifier = make(seed, split.y_train[rows], n_jobs).fit(x[rows], split.y_train[rows])
             accuracy = float((classifier.predict(x_test) == split.y_test).mean())
             yield variant, readout, seed, accuracy, embedding_seconds + perf_counter() - began
+
+
+def _at_one_length(split: LabelledSet) -> tuple[np.ndarray, np.ndarray]:
+    """Training and test series, all stretched to the longest."""
+    both = neighbours.resized(neighbours.joined(split.x_train, split.x_test))
+    return both[: len(split.x_train)], both[len(split.x_train):]
 
 
 def _limited(split: LabelledSet, limit: int | None) -> LabelledSet:
