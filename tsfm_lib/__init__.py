@@ -13,7 +13,7 @@ from importlib import import_module
 __version__ = "0.1.0"
 _FRONT = ("load", "save", "forecast", "embed")
 _ROOMS = (
-    "batch", "checkpoints", "claims", "data", "errors", "evaluate", "interpret", "models", "nn",
+    "batch", "checkpoints", "claims", "data", "errors", "evaluate", "finetune", "interpret", "models", "nn",
     "page", "paths", "plotting", "synth", "train",
 )  # fmt: skip
 __all__ = [*_FRONT, *_ROOMS]
