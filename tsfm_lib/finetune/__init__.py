@@ -16,13 +16,14 @@ from tsfm_lib.lazy import attach
 
 _HOME = {
     "Design": "design", "Method": "design", "METHODS": "design", "variation": "design", "trainable": "design",
-    "MultiScale": "multiscale", "Target": "target", "target": "target", "planted": "target",
+    "MultiScale": "multiscale", "Target": "targets", "target": "targets", "planted": "targets",
     "Budget": "tuning", "BUDGETS": "tuning", "Tuned": "tuning", "fit": "tuning", "search": "tuning",
     "choose_scales": "choosing", "scale_errors": "choosing", "scale_points": "choosing", "matched": "choosing",
     "save": "saving", "load": "saving",
 }  # fmt: skip
-__all__ = list(_HOME)
-__getattr__, __dir__ = attach(__name__, _HOME)
+_ROOMS = ("joined", "mixing", "scales", "choosing", "tuning")
+__all__ = [*_HOME, *_ROOMS]
+__getattr__, __dir__ = attach(__name__, _HOME, _ROOMS)
 
 
 class _Room(ModuleType):

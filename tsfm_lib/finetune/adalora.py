@@ -15,13 +15,13 @@ from tsfm_lib.nn.lora import LoRA
 KEPT, PENALTY = 0.85, 0.1  # of the running mean at every step; weight of the penalty
 
 
-class AdaLoRA(nn.Module):
-    """Looks like `nn.lora.LoRA`: names, a, b, gain."""
+class AdaLoRA(LoRA):
+    """Pairs (Q, P diag(lambda)) in the place of (A, B)."""
 
     def __init__(self, plain: LoRA, generator: torch.Generator | None = None):
         """As many pairs as `plain` has, for the same Linears."""
-        super().__init__()
-        self.names, self.gain = plain.names, plain.gain
+        nn.Module.__init__(self)
+        self.names, self.rank, self.gain = plain.names, plain.rank, plain.gain
         self.start, self.budget = -(-3 * plain.rank // 2), plain.rank * len(plain.names)
         normal = lambda *shape: nn.Parameter(0.02 * torch.randn(shape, generator=generator))
         self.a = nn.ParameterList(normal(self.start, a.shape[1]) for a in plain.a)  # Q

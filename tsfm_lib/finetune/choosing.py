@@ -14,7 +14,7 @@ from tsfm_lib.evaluate.forecasting import at_work
 from tsfm_lib.finetune.design import EVERY_SITE, Design, trainable
 from tsfm_lib.finetune.mixing import stacked
 from tsfm_lib.finetune.multiscale import MultiScale
-from tsfm_lib.finetune.target import Target
+from tsfm_lib.finetune.targets import Target
 
 SLACK = 0.01
 
@@ -27,8 +27,8 @@ def scale_points(module: MultiScale, contexts: Float[np.ndarray, "N V C"], batch
 
 
 def scale_errors(model: nn.Module, data: Target, most: int = 4) -> Float[np.ndarray, " K"]:
-    """Mean squared error of the stacked forecasts of scales 0 ... K, for each K that leaves a patch of context."""
-    most = max(k for k in range(most + 1) if data.context >> k >= model.config.patch or k == 0)
+    """Mean squared error of the stacked forecasts of scales 0 ... K, for each K that leaves two patches of context."""
+    most = max(k for k in range(most + 1) if data.context >> k >= 2 * model.config.patch or k == 0)
     module = MultiScale(model, Design(scales=most, train="new", head="own"), data.context, data.horizon, together=data.together)
     points, future = scale_points(module, data.val.contexts), data.val.futures
     seen, judged = (slice(start, None, 2) if len(future) > 1 else slice(None) for start in (0, 1))

@@ -10,11 +10,11 @@ from tsfm_lib.data import as_series_set
 from tsfm_lib.errors import TsfmError, whole
 from tsfm_lib.finetune.design import Design, Method
 from tsfm_lib.finetune.multiscale import MultiScale
-from tsfm_lib.finetune.target import target
+from tsfm_lib.finetune.targets import target
 from tsfm_lib.finetune.tuning import Budget, budget_of, fit
 
 
-def finetune(model: nn.Module | str | Path, data: Any, horizon: int | None = None, how: str | Design | Method = "msft",
+def finetune(model: nn.Module | str | Path, data: Any, horizon: int | float | None = None, how: str | Design | Method = "msft",
              budget: str | Budget = "quick", *, context: int | None = None, seed: int = 0, together: bool = False,
              progress: bool = True) -> nn.Module:  # fmt: skip
     """A copy of `model` (or of the one with this name) fine-tuned on your series, ready for `tsfm_lib.forecast`.

@@ -106,7 +106,8 @@ class MultiScale(nn.Module):
         elif design.prompts:
             if self.rows and not self.heads:
                 raise TsfmError("prompts would push the context out of MOMENT's own forecast: use head='fresh'")
-            self.prompts = nn.Parameter(0.02 * torch.randn(design.prompts, d, generator=generator))
+            room = model.config.positions - -(-context // model.config.patch) if self.rows else design.prompts
+            self.prompts = nn.Parameter(0.02 * torch.randn(min(design.prompts, room), d, generator=generator))
         first = torch.nn.functional.one_hot(torch.tensor(0), size).float()
         theta = torch.log(first) if design.mixing == "none" else torch.ones(size) + design.prior * first
         learnt = design.mixing in ("weighted loss", "mixed loss") and size > 1

@@ -19,7 +19,7 @@ from tsfm_lib.train.state import replace_text
 TENSORS, FACTS = "adapters.safetensors", "adapters.json"
 
 
-def save(tuned: MultiScale, folder: str | Path, facts: Mapping[str, Any] | None = None) -> Path:
+def save(tuned: nn.Module, folder: str | Path, facts: Mapping[str, Any] | None = None) -> Path:
     """Two files; the pretrained weights that stayed as they were are not among them."""
     if not isinstance(tuned, MultiScale):
         raise TsfmError(f"expected a model that was fine-tuned, got {type(tuned).__name__}: nothing was added to it")

@@ -23,7 +23,7 @@ from tsfm_lib.finetune.choosing import choose_scales, scale_points
 from tsfm_lib.finetune.design import Design, Method, method, trainable
 from tsfm_lib.finetune.mixing import stacked
 from tsfm_lib.finetune.multiscale import MultiScale
-from tsfm_lib.finetune.target import Target
+from tsfm_lib.finetune.targets import Target
 from tsfm_lib.models import MODELS
 from tsfm_lib.train.state import seed_for
 

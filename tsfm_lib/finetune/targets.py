@@ -43,7 +43,7 @@ class Target:
     name: str
     context: int
     horizon: int
-    train: tuple[Float[np.ndarray, "V T"], ...] = field(repr=False)
+    train: tuple[Float[np.ndarray, "V _"], ...] = field(repr=False)
     val: Windows = field(repr=False)
     test: Windows = field(repr=False)
     together: bool = False
@@ -97,5 +97,5 @@ def _cut(scaled: list[np.ndarray], spans: list[slice], context: int, horizon: in
         past, future = (x.reshape(-1, 1, x.shape[-1]) for x in (past, future))
     known = np.isfinite(past).any((1, 2)) & np.isfinite(future).any((1, 2))
     if not known.any():
-        raise TsfmError(f"rows {spans[0].start} to {spans[0].stop} hold no window of {horizon} steps to forecast: ask for a shorter horizon")
+        raise TsfmError(f"rows {spans[0].start} to {spans[0].stop} hold no window of {horizon} steps: ask for a shorter horizon")
     return Windows(past[known], future[known])
