@@ -13,7 +13,7 @@ from statistics import median
 
 from harness import Row, benchmark, cost, one_thread
 
-SCALES, HORIZON, BATCH, MEASURED = 3, 96, 32, 256  # windows of a step that is timed, of one whose memory is measured
+SCALES, HORIZON, BATCH, MEASURED = 3, 96, 64, 256  # windows of a step that is timed, of one whose memory is measured
 BAR = 2.6  # times LoRA
 
 

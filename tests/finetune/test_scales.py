@@ -6,7 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tsfm_lib.finetune.scales import POOLINGS, Part, alignment, coarser, finer, lengths, pyramid, to_coarse, to_fine
+from tsfm_lib.finetune.scales import POOLINGS, Part, alignment, averaging, coarser, finer, lengths, pyramid
 
 counts = st.integers(1, 9)
 
@@ -63,7 +63,7 @@ def test_a_spike_lands_in_its_half_counted_from_the_origin(fine, factor):
     match, alive = alignment(fine, coarse, factor), torch.ones(1, sum(fine), dtype=torch.bool)
     for j in range(sum(fine)):
         spike = torch.nn.functional.one_hot(torch.tensor(j), sum(fine)).float()[None, :, None]
-        landed = to_coarse(spike, match, alive)[0, :, 0].nonzero().flatten().tolist()
+        landed = (averaging(match, alive) @ spike)[0, :, 0].nonzero().flatten().tolist()
         if j < prefix:
             assert landed == []
         elif j < prefix + n:
@@ -79,12 +79,11 @@ def test_any_two_numbers_of_tokens_meet_and_constants_stay_constants(fine, coars
     match = alignment(Part(*fine), Part(*coarse))
     alive = torch.ones(1, sum(fine), dtype=torch.bool)
     assert set(match.sum(1).tolist()) <= {0.0, 1.0} and (match.sum(0) <= 2).all()
-    down = to_coarse(torch.ones(1, sum(fine), 2), match, alive)
-    up = to_fine(torch.ones(1, sum(coarse), 2), match)
+    down, up = averaging(match, alive) @ torch.ones(1, sum(fine), 2), match @ torch.ones(1, sum(coarse), 2)
     assert set(down.unique().tolist()) | set(up.unique().tolist()) <= {0.0, 1.0}
 
 
 def test_padding_does_not_count_in_the_mean():
     match = alignment(Part(0, 4, 0), Part(0, 2, 0))
     alive = torch.tensor([[False, True, True, True]])
-    assert to_coarse(torch.tensor([[[9.0], [2.0], [4.0], [6.0]]]), match, alive).flatten().tolist() == [2.0, 5.0]
+    assert (averaging(match, alive) @ torch.tensor([[9.0], [2.0], [4.0], [6.0]])).flatten().tolist() == [2.0, 5.0]

@@ -39,7 +39,7 @@ from tsfm_lib.finetune import joined
 from tsfm_lib.finetune.adalora import AdaLoRA
 from tsfm_lib.finetune.design import Design
 from tsfm_lib.finetune.mixing import Said, combine, error, mixed_error, on_all_steps
-from tsfm_lib.finetune.scales import Part, alignment, finer, lengths, pyramid, to_coarse, to_fine
+from tsfm_lib.finetune.scales import Part, alignment, averaging, finer, lengths, pyramid
 from tsfm_lib.models.moirai import Moirai
 from tsfm_lib.models.moment import Moment
 from tsfm_lib.models.units import UniTS
@@ -152,16 +152,17 @@ class MultiScale(nn.Module):
         if self.design.aggregate == "refine":
             for i in reversed(range(len(found))):
                 if i + 1 < len(found):
-                    states[i] = states[i] + to_fine(self.c2f[0][i](states[i + 1]), matches[i])
+                    states[i] = states[i] + matches[i] @ self.c2f[0][i](states[i + 1])
                 for layer, delta in zip(layers, pairs[i]):
                     states[i] = layer(states[i], found[i].tokens.aux, delta)
             return states
         if self.design.attention != "within":
             return self.encode_joined([one.tokens for one in found], pairs)
+        means = [averaging(match, one.alive) for match, one in zip(matches, found)] if self.f2c else []
         for number, layer in enumerate(layers):
             states = [layer(h, one.tokens.aux, own[number]) for h, one, own in zip(states, found, pairs)]
             if self.c2f or self.f2c:
-                states = self.aggregate(number, states, found, matches)
+                states = self.aggregate(number, states, matches, means)
         return states
 
     def encode_joined(self, parts: Sequence[Tokens], pairs: list[list[dict]]) -> list[Float[Tensor, "R N D"]]:
@@ -171,18 +172,17 @@ class MultiScale(nn.Module):
             h = layer(h, row.aux, joined.token_pairs([own[number] for own in pairs], scale))
         return joined.split(h, parts)
 
-    def aggregate(self, layer: int, states: list[Tensor], found: Sequence[Read], matches: Sequence[Tensor]) -> list[Tensor]:
+    def aggregate(self, layer: int, states: list[Tensor], matches: list[Tensor], means: list[Tensor]) -> list[Tensor]:
         """What neighbouring scales tell each other, from the coarsest down and from the finest up; of both the mean. Maps act on the
         coarse tokens, of which there are fewer: the mean of mapped tokens is the map of their mean."""
         down, up = list(states), list(states)
         source = lambda told, i: told[i] if self.design.iterated else states[i]
         if self.c2f:
             for i in reversed(range(len(states) - 1)):
-                down[i] = states[i] + to_fine(self.c2f[layer][i](source(down, i + 1)), matches[i])
+                down[i] = states[i] + matches[i] @ self.c2f[layer][i](source(down, i + 1))
         if self.f2c:
             for i in range(len(states) - 1):
-                mean = to_coarse(source(up, i), matches[i], found[i].alive)
-                up[i + 1] = states[i + 1] + self.f2c[layer][i](mean)
+                up[i + 1] = states[i + 1] + self.f2c[layer][i](means[i] @ source(up, i))
         if not (self.c2f and self.f2c):
             return down if self.c2f else up
         return [(a + b) / 2 for a, b in zip(down, up)]

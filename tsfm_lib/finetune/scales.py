@@ -122,12 +122,13 @@ def alignment(fine: Part, coarse: Part, factor: int = 2) -> Float[Tensor, "N n"]
     return match
 
 
-def to_fine(h: Float[Tensor, "R n D"], match: Float[Tensor, "N n"]) -> Float[Tensor, "R N D"]:
-    """Each coarse token repeated over its fine ones; zeros where there is none."""
-    return match @ h
+def averaging(match: Float[Tensor, "N n"], alive: Bool[Tensor, "R N"]) -> Float[Tensor, "#R n N"]:
+    """What takes the mean of the fine tokens of each coarse one; tokens that hold nothing but padding do not count.
 
-
-def to_coarse(h: Float[Tensor, "R N D"], match: Float[Tensor, "N n"], alive: Bool[Tensor, "R N"]) -> Float[Tensor, "R n D"]:
-    """The mean of the fine tokens of each coarse one; tokens that hold nothing but padding do not count."""
-    weight = alive[..., None].to(h)
-    return (match.T @ (weight * h)) / (match.T @ weight).clamp_min(1)
+    >>> averaging(torch.ones(2, 1), torch.tensor([[False, True], [True, True]])).tolist()
+    [[[0.0, 1.0]], [[0.5, 0.5]]]
+    """
+    if alive.all():
+        alive = alive[:1]
+    weight = match.T * alive[:, None].to(match)
+    return weight / weight.sum(-1, keepdim=True).clamp_min(1)
