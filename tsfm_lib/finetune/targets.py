@@ -82,7 +82,7 @@ def spans_of(found: SeriesSet, element: int, horizon: int) -> tuple[slice, slice
     return slice(0, min(train.stop, begin)), slice(begin, val.stop), test
 
 
-def planted(name: str, train: Float[np.ndarray, "N T"], val: Float[np.ndarray, "N T"], context: int) -> Target:
+def planted(name: str, train: Float[np.ndarray, "N T"], val: Float[np.ndarray, "M T"], context: int) -> Target:
     """From made windows, context and horizon in one; what they are judged on comes later."""
     cut = Windows(val[:, None, :context], val[:, None, context:])
     return Target(name, context, train.shape[1] - context, tuple(window[None] for window in train), cut, cut)
