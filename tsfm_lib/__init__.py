@@ -4,6 +4,7 @@
     tsfm.models()                                                     # what there is
     tsfm.forecast("seasonal-naive", series, horizon=24)               # arrays, lists, pandas
     model = tsfm.load("kairos-nano")                                  # by name, from a folder, from the hub
+    tuned = tsfm.finetune(model, series, horizon=24)                  # moirai, moment, units
 
 Everything is imported when it is first asked for, so importing the library costs next to nothing.
 """

@@ -59,8 +59,11 @@ def test_the_shortcut_and_the_mixing_can_be_judged():
 def test_regimes_are_drawn_apart_and_differ_by_the_cue_alone():
     given, val = confounding.target(0, 50, 20), confounding.target(0, 50, 20).val
     assert len(given.train) == 50 and not np.isin(val.futures, np.stack(given.train)[..., 256:]).any()
+    one, two = (confounding.windows(0, regime, 400, "test") for regime in ("in distribution", "cue reversed"))
+    changed = np.flatnonzero((one.series != two.series).any(0))
+    assert changed.tolist() == list(range(224, 256)) and (one.sign == two.sign).all() and (one.ramp == two.ramp).all()
     oracle = pd.DataFrame(confounding.oracle(0, 400))
-    assert np.ptp(oracle["MSE"]) < 0.3 and 0.9 < oracle["MSE"].mean() < 1.5
+    assert oracle["MSE"].nunique() == 1 and 0.9 < oracle["MSE"].mean() < 1.5
 
 
 def test_closing_both_ways_leaves_coarse_scales_with_nothing_to_hear():
@@ -137,7 +140,7 @@ def test_components_and_scales_can_be_judged():
     rows = pd.concat([rows, run(ablations.scales, several(("msft", "one scale", "one scale, equal ensemble", ablations.EQUAL)))])
     assert parts("M3", rows) == [True] * 3 and parts("M4", rows) == [True] * 3
     size = rows[rows["experiment"] == "scales"].groupby("variant")["trainable"].mean()
-    assert abs(size[ablations.EQUAL] / size["msft"] - 1) < 0.1 and size["one scale"] < size["msft"] / 2
+    assert abs(size[ablations.EQUAL] / size["msft"] - 1) < 0.1 and size["one scale"] < 0.6 * size["msft"]
     same = rows[rows["variant"] == "msft"].groupby(["seed", "experiment"])["MSE"].mean().unstack()
     assert (same["components"] == same["scales"]).all()
 

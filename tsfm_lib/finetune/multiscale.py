@@ -80,11 +80,11 @@ class MultiScale(nn.Module):
         self.design, self.context, self.horizon, self.together = design, context, horizon, together
         self.contexts, self.horizons = (lengths(n, design.scales, design.factor) for n in (context, horizon))
         self.probabilistic, self.origin = bool(model.probabilistic), fingerprint(model)
-        self.model, layers = copy.deepcopy(model).requires_grad_(design.train == "all"), len(model.layers)
+        self.model, layers = copy.deepcopy(model).cpu().requires_grad_(design.train == "all"), len(model.layers)
         generator = torch.Generator().manual_seed(seed)
         each = lambda place: {"none": 0, "shared": 1, "own": size}[place]
         zero = lambda: _filled(torch.zeros(d, d))
-        pairs = lambda: LoRA.of(model, design.sites, design.rank, design.alpha, generator)
+        pairs = lambda: LoRA.of(self.model, design.sites, design.rank, design.alpha, generator)
         adaptive = lambda lora: AdaLoRA(lora, generator) if design.adaptive else lora
 
         self.adapters = nn.ModuleList(_filled(torch.eye(d)) for _ in range(each(design.adapters)))

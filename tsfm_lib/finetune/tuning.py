@@ -40,7 +40,7 @@ class Budget:
     every: int = 25  # steps from one validation to the next
     patience: int = 4  # validations without a new best
     count: int = 128  # windows of a validation
-    seconds: float | None = None  # of CPU time for the steps of one run; then `steps` does not count
+    seconds: float | int | None = None  # of CPU time for the steps of one run; then `steps` does not count
 
     def __post_init__(self):
         if min(self.steps, self.batch, self.rates, self.every, self.patience, self.count) < 1:
