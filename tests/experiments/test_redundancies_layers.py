@@ -20,7 +20,8 @@ def tiny(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def curves(tiny):
-    cells = [("timesfm-nano", "trained"), ("timesfm-nano", "untrained"), ("timesfm-nano-1", "trained"), ("timesfm-nano-half", "half-trained")]
+    cells = [("timesfm-nano", "trained"), ("timesfm-nano", "untrained"), ("timesfm-nano-1", "trained")]
+    cells += [("timesfm-nano-half", "half-trained")]
     frames = [pd.DataFrame(layers.layer_costs(name, state, tiny, "", SUITE, COUNT)).assign(variant=name) for name, state in cells]
     return pd.concat(frames, ignore_index=True)
 
@@ -112,8 +113,9 @@ def test_r1_can_be_judged_from_these_rows(curves):
 
 
 def test_a_cheap_middle_is_seen_as_one():
-    row = lambda third, seed, cost: {"variant": subjects.SEEDS[seed], "seed": seed, "state": "trained", "part": "whole" if third else "none",
-                                     "mode": "zero", "third": third or None, "dataset": "a", "MASE": 1 + cost / 100, "increase": cost}
+    common = {"state": "trained", "mode": "zero", "dataset": "a"}
+    row = lambda third, seed, cost: common | {"variant": subjects.SEEDS[seed], "seed": seed, "part": "whole" if third else "none",
+                                              "third": third or None, "MASE": 1 + cost / 100, "increase": cost}  # fmt: skip
     rng = np.random.default_rng(0)
     rows = [row(third, s, cost + rng.normal()) for s in range(5) for third, cost in (("early", 60), ("middle", 2), ("late", 40))]
     rows = pd.DataFrame(rows + [row("", s, 0.0) for s in range(5)])
@@ -170,7 +172,7 @@ def test_models_without_a_read_out_behind_every_layer_are_left_out():
     assert layers.look(Blind(), torch.zeros(1, 1, 8)) is None
 
 
-# ---- depth ---------------------------------------------------------------------------------------------------------------------------------
+# ---- depth -------------------------------------------------------------------------------------------------------------------------------
 
 
 def test_a_grown_model_has_a_row_per_layer_and_training_helps():

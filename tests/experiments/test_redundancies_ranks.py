@@ -74,7 +74,7 @@ def test_the_rank_of_untrained_models_is_a_control(table):
 
 def test_pooled_intervals_resample_layers():
     rows = made(-0.9)
-    found, alone = ranks.pooled(rows, "raw", "test_cost", draws=100), ranks.pooled(rows.query("site < 'decoder.2'"), "raw", "test_cost", draws=100)
+    found, alone = (ranks.pooled(some, "raw", "test_cost", draws=100) for some in (rows, rows.query("site < 'decoder.2'")))
     assert found.low < found.estimate < found.high < 0 and found.n == 8 and alone.n == 2
 
 
@@ -117,7 +117,7 @@ def test_r7_can_be_judged_and_random_draws_take_as_many_heads_of_each_layer(tiny
     assert all(counts(plan) == counts(plans["stable-rank"][0]) for plan in plans["random"]) and len(plans["random"]) == 3
 
 
-# ---- published lists -----------------------------------------------------------------------------------------------------------------------
+# ---- published lists ---------------------------------------------------------------------------------------------------------------------
 
 
 def test_the_published_lists_say_what_was_read_off_them():
@@ -133,7 +133,8 @@ def test_the_published_lists_say_what_was_read_off_them():
 def test_heads_cut_the_wrong_way_have_other_ranks():
     weight = torch.randn(12, 6, generator=torch.Generator().manual_seed(0))
     right, wrong = published.head_fastest(weight, 3), published.contiguous(weight, 3)
-    assert right.shape == wrong.shape == (3, 4, 6) and torch.equal(right[1, 2], weight[2 * 3 + 1]) and torch.equal(wrong[1, 2], weight[4 + 2])
+    assert right.shape == wrong.shape == (3, 4, 6)
+    assert torch.equal(right[1, 2], weight[2 * 3 + 1]) and torch.equal(wrong[1, 2], weight[4 + 2])
 
 
 def test_a_single_position_hides_the_mistake():

@@ -28,8 +28,8 @@ _T5 = {"context": CONTEXT, "horizon": HORIZON, "width": 64, "heads": 4, "head_wi
        "decoder_layers": 3, "dropout": 0.0, "scaled_scores": True}  # fmt: skip
 OBJECTIVES = {
     "next patch, quantiles": ("timesfm", TimesFMConfig(
-        context=CONTEXT, patch=16, horizon=HORIZON, spread_horizon=None, width=64, heads=4, hidden=128, layers=4, head_hidden=128, mean=False,
-        rope_base=100.0, gaps="mask", asinh=True, cuts=8)),
+        context=CONTEXT, patch=16, horizon=HORIZON, spread_horizon=None, width=64, heads=4, hidden=128, layers=4, head_hidden=128,
+        mean=False, rope_base=100.0, gaps="mask", asinh=True, cuts=8)),
     "one token, quantiles": ("chronos-bolt", ChronosBoltConfig(**_T5, patch=16, asinh=True, cuts=4)),
     "token by token": ("chronos-t5", ChronosConfig(**{**_T5, "context": 64}, tokens=256)),
     "hidden patches": ("moirai", MoiraiConfig(context=CONTEXT, patch=16, patch_sizes=(16,), width=64, layers=4, head_width=16)),

@@ -64,7 +64,8 @@ def layer_costs(variant: str, state: str, folder: str, weights: str, suite: str,
         facts += [{**w, "part": "whole", "mode": "mean"} for w in where]
     losses = torch.stack([subjects.mase(each, given.target) for each in forecasts])
     moved = [interpret.spearman_distance(each[:, 0], forecasts[0, :, 0]) for each in forecasts]
-    common = {"experiment": "layer_curves", "state": state, "kind": subjects.kind(model), "seed": subjects.training_seed(variant.removesuffix("-half"))}
+    seed = subjects.training_seed(variant.removesuffix("-half"))
+    common = {"experiment": "layer_curves", "state": state, "kind": subjects.kind(model), "seed": seed}
     rows = subjects.by_dataset(losses, given.dataset)
     places_of = {name: given.dataset == name for name in dict.fromkeys(given.dataset)}
     rows["spearman"] = [moved[p].distance[places_of[name]].mean() for p, name in zip(rows["plan"], rows["dataset"])]
@@ -100,9 +101,10 @@ def blocks(variant: str, folder: str, weights: str, suite: str, count: int | Non
     order = from_the_middle(list(thirds(model)))
     plans = [Plan(), *(Plan(layers=[name]) for name in order), *(Plan(layers=order[:n]) for n in range(2, len(order) + 1))]
     losses = interpret.HeadMask(model, plans).losses(subjects.medians(model), given.x, given.target, subjects.mase)
-    increase = 100 * (subjects.score(losses, given.dataset) / subjects.score(losses, given.dataset)[0] - 1)
-    single, joint = increase[1 : 1 + len(order)], [increase[1], *increase[1 + len(order) :]]
-    return [{"removed": n + 1, "of": len(order), "together": joint[n], "one by one": float(single[: n + 1].sum())} for n in range(len(order))]
+    mase, n = subjects.score(losses, given.dataset), len(order)
+    increase = 100 * (mase / mase[0] - 1)
+    joint, added = [increase[1], *increase[1 + n :]], increase[1 : 1 + n].cumsum()
+    return [{"removed": i + 1, "of": n, "together": joint[i], "one by one": added[i]} for i in range(n)]
 
 
 # ---- MLPs alone (R5) -------------------------------------------------------------------------------------------------------------------

@@ -42,8 +42,8 @@ LISTED = {
 
 FLAWS = pd.DataFrame(
     [
-        ("stable ranks of layer 1", 'a layer is found by asking whether "L1" is in "L10_H3"', "layer 1 also gets the heads of layers 10 and up",
-         "sites have whole names"),
+        ("stable ranks of layer 1", 'a layer is found by asking whether "L1" is in "L10_H3"',
+         "layer 1 also gets the heads of layers 10 and up", "sites have whole names"),
         ("stable ranks of Toto", "contiguous rows of the fused projection are taken for heads; they are ordered head fastest",
          "ranks of mixtures of heads", "each model says itself which rows are a head"),
         ("heads of T5 and Bolt", "heads are transposed, zeroed and reshaped without transposing back",

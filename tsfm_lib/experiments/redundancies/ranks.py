@@ -161,9 +161,10 @@ def heads_at(variant: str, folder: str, weights: str, suite: str, count: int | N
         seen, test = (subjects.shares(one, w.dataset).unflatten(0, (len(orders), -1)) for one, w in ((seen, known), (test, unseen)))
         for name, own, other in zip(orders, seen, test):
             first, last = (interpret.heads_at(own, pp, known.series, rule=rule, draws=200) for rule in ("first", "last"))
+            part = lambda n, site=site: n / site.n_heads
             rows.append({"experiment": "heads_at_1pp_orders", "layer": f"{variant}/{site.name}", "number": site.layer, "stack": site.stack,
-                         "order": name, "heads": site.n_heads, "kept": first.kept, "removable": first.removable / site.n_heads,
-                         "low": first.low / site.n_heads, "high": first.high / site.n_heads, "published_rule": last.removable / site.n_heads,
+                         "order": name, "heads": site.n_heads, "kept": first.kept, "removable": part(first.removable),
+                         "low": part(first.low), "high": part(first.high), "published_rule": part(last.removable),
                          "increase": first.increase, "test_increase": float(other[first.removable].mean() - 100),
                          "mean_score": float(own.mean()), "seed": subjects.training_seed(variant)})  # fmt: skip
         both = [row for row in rows[-len(orders) :] if row["order"].startswith("stable-rank")]
@@ -182,8 +183,9 @@ def plans_for(model: nn.Module, found: dict[str, Scores], share: float | int, dr
     return plans | {"random": [interpret.random_like(model, control, 1000 * seed + i) for i in range(draws)]}
 
 
-def rankings(variant: str, folder: str, weights: str, suite: str, count: int | None, draws: int, chosen: Sequence[int] = SHARES) -> list[dict]:
-    """MASE on test windows (geometric mean over data sets) after shares of all heads have gone, by every order; `draw` numbers random ones."""
+def rankings(variant: str, folder: str, weights: str, suite: str, count: int | None, draws: int,
+             chosen: Sequence[int] = SHARES) -> list[dict]:  # fmt: skip
+    """MASE on test windows (geometric mean over data sets) after shares of all heads have gone, by every order; `draw`: of random ones."""
     model = subjects.load(variant, folder)
     known, unseen = (subjects.affordable(model, subjects.windows(suite, count, part)) for part in ("calibration", "test"))
     found = scores(model, known)

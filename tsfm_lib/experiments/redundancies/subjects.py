@@ -17,9 +17,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 import tsfm_lib
-from tsfm_lib import checkpoints, front
+from tsfm_lib import checkpoints, data, front
 from tsfm_lib.errors import TsfmError
-from tsfm_lib.evaluate import metrics
+from tsfm_lib.evaluate import metrics, suites
 from tsfm_lib.experiments.kairos.zero_shot import tasks
 from tsfm_lib.interpret.capturing import Run
 from tsfm_lib.interpret.plans import sites
@@ -108,6 +108,11 @@ def fingerprint(name: str, folder: str = "") -> str:
     return digest.hexdigest()[:16]
 
 
+def cell(name: str, folder: str = "") -> dict[str, str]:
+    """What a cell of a sweep says about a model."""
+    return {"variant": name, "folder": folder, "weights": fingerprint(name, folder)}
+
+
 def training_seed(name: str) -> int:
     """
     >>> training_seed("timesfm-nano"), training_seed("timesfm-nano-3"), training_seed("kairos-nano")
@@ -176,6 +181,13 @@ class Windows:
 
 
 PARTS = ("all", "calibration", "test")
+
+
+def suite_for(profile: str) -> tuple[str, int | None]:
+    """The suite and how many windows of each of its sets; without the benchmarks the embedded suite stands in."""
+    if profile == "quick" or not all(data.available(name) for name in suites.names(suites.LOCAL)):
+        return "embedded", 2 if profile == "quick" else 24
+    return "local", 24 if profile == "laptop" else None
 
 
 @lru_cache(maxsize=8)
