@@ -68,8 +68,9 @@ def test_a_rank_that_tells_is_seen_either_way(rho, verdict):
 def test_the_rank_of_untrained_models_is_a_control(table):
     rows = ranks.correlations(table)
     assert set(rows[rows["experiment"] == "rank_cost"]["state"]) == {"trained"}
-    control = rows[(rows["experiment"] == "rank_cost_baselines") & (rows["state"] == "untrained")]
-    assert set(control["baseline"]) == set(ranks.RANKINGS)
+    control = rows[rows["experiment"] == "rank_cost_controls"]
+    assert set(control["baseline"]) == set(ranks.RANKINGS) and set(control["state"]) == {"untrained"}
+    assert set(rows[rows["experiment"] == "rank_cost_baselines"]["state"]) == {"trained"}
 
 
 def test_pooled_intervals_resample_layers():

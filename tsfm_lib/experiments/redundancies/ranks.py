@@ -92,13 +92,13 @@ RANKINGS = {"stable rank": "raw", "stable rank, folded": "folded", "entropy": "e
 
 
 def correlations(table: pd.DataFrame) -> pd.DataFrame:
-    """`within` for all rankings: experiment "rank_cost" for the stable rank of trained models, which R2 is judged from, and
-    "rank_cost_baselines" for all others (column `baseline`)."""
+    """`within` for all rankings (column `baseline`): experiment "rank_cost" for the stable rank of trained models, which R2 is judged from,
+    "rank_cost_baselines" for their other rankings, "rank_cost_controls" for models that were not trained to the end."""
     frames = []
     for baseline, column in RANKINGS.items():
         rows = within(table, column).assign(baseline=baseline)
-        main = (rows["state"] == "trained") & (baseline == "stable rank")
-        frames.append(rows.assign(experiment=np.where(main, "rank_cost", "rank_cost_baselines")))
+        name = "rank_cost" if baseline == "stable rank" else "rank_cost_baselines"
+        frames.append(rows.assign(experiment=np.where(rows["state"] == "trained", name, "rank_cost_controls")))
     return pd.concat(frames, ignore_index=True)
 
 
