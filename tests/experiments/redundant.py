@@ -9,13 +9,13 @@ from tsfm_lib.models import MODELS
 
 NAMES = {"chronos-t5-nano": "chronos-t5", "chronos-bolt-nano": "chronos-bolt", "timesfm-nano": "timesfm", "timesfm-nano-1": "timesfm",
          "timesfm-nano-half": "timesfm", "toto-nano": "toto", "moirai-nano": "moirai"}  # fmt: skip
-LAYERS = {"timesfm": {"layers": 3}, "toto": {"layers": 3, "space_every": None}, "moirai": {"layers": 3}}
+SIZES = {"timesfm": {"layers": 3, "horizon": 48}, "toto": {"layers": 3, "space_every": None}, "moirai": {"layers": 3},
+         "chronos-bolt": {"horizon": 48}}  # fmt: skip
 
 
 def folder(path, names=NAMES):
     for seed, (name, architecture) in enumerate(names.items()):
-        config = MODELS[architecture].config_class().tiny()
-        config = replace(config, **{k: v for k, v in LAYERS.get(architecture, {}).items() if hasattr(config, k)})
+        config = replace(MODELS[architecture].config_class().tiny(), **SIZES.get(architecture, {}))
         model = checkpoints.build(architecture, config, seed)
         with torch.no_grad():
             for p in model.parameters():  # fresh weights say nearly nothing in some models

@@ -10,6 +10,8 @@ from functools import lru_cache
 from typing import Any
 
 import torch
+from jaxtyping import Float
+from torch import Tensor
 
 from tsfm_lib import checkpoints, interpret
 from tsfm_lib.experiments.redundancies import subjects
@@ -42,6 +44,15 @@ def pool(seed: int, count: int) -> Any:
     return make_pool(Mixture.only(seasonal=2, templates=1, arma=1, walks=1), count, 512, seed, progress=False)
 
 
+def unseen(seed: int, count: int) -> tuple[Float[Tensor, "n 1 T"], Float[Tensor, "n 1 _"]]:
+    """Contexts of the same kinds that nobody was trained on, and futures behind the unit of MASE (season 1)."""
+    x = torch.from_numpy(pool(seed + 10**6, count).batch(count, CONTEXT + HORIZON, rng_for(seed, 0, "test"))[:, None])
+    context, future = x[..., :CONTEXT], x[..., CONTEXT:]
+    unit = context.diff(dim=-1).abs().nanmean(-1, keepdim=True)
+    good = (unit[:, 0, 0] > 1e-6) & future.isfinite().any(-1)[:, 0] & context[:, 0, -1].isfinite()
+    return context[good], torch.cat([unit, future], dim=-1)[good]
+
+
 def grown(objective: str, depth: int, width: int, steps: int, seed: int, count: int) -> list[dict[str, Any]]:
     """What every layer of such a model costs (whole, zeros) on `count` series of the kinds it was trained on, after so many steps."""
     architecture, config = OBJECTIVES[objective]
@@ -51,18 +62,13 @@ def grown(objective: str, depth: int, width: int, steps: int, seed: int, count: 
     draw = lambda step: torch.from_numpy(pool(seed, 8 * count).batch(32, length, rng_for(seed, step))[:, None])
     model = checkpoints.build(architecture, config, seed)
     model = (trained(architecture, config, draw, seed, steps, horizon=HORIZON, batch=32).model if steps else model).eval()
-    x = torch.from_numpy(pool(seed + 10**6, count).batch(count, length, rng_for(seed, 0, "test"))[:, None])
-    context, future = x[..., :CONTEXT], x[..., CONTEXT:]
-    unit = context.diff(dim=-1).abs().nanmean(-1, keepdim=True)
-    target = torch.cat([unit, future], dim=-1)
-    good = (unit[:, 0, 0] > 1e-6) & target.isfinite().any(-1)[:, 0] & context[..., -1].isfinite()[:, 0]
-    context, target = context[good], target[good]
+    context, target = unseen(seed, count)
     plans = [Plan(), *(Plan(layers=[place["name"]]) for place in places(model))]
     losses = interpret.HeadMask(model, plans).losses(subjects.medians(model, HORIZON), context, target, subjects.mase)
     mean = losses.double().nanmean(1).numpy()
     naive = subjects.mase(context[..., -1:].expand(-1, -1, HORIZON), target).double().nanmean().item()
     return [{"MASE": mean[0], "naive": naive, "increase": 100 * (mean[1 + i] / mean[0] - 1),
-             **{key: place[key] for key in ("stack", "layer", "place", "third") if key in place}, "at": place["depth"]}
+             **{key: place[key] for key in ("stack", "layer", "third")}, "at": place["depth"]}
             for i, place in enumerate(places(model))]  # fmt: skip
 
 
