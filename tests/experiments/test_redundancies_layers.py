@@ -33,6 +33,8 @@ def test_the_cast_of_a_folder_has_its_roles_and_a_stranger_joins_the_five(tiny):
     cast = subjects.cast(tiny)
     assert cast.five == subjects.SUBJECTS and cast.seeds == subjects.SEEDS[:2] and cast.half == subjects.HALF
     assert cast.lead == "timesfm-nano" and not cast.missing
+    quick = subjects.cast(tiny, patient=False)
+    assert quick.slow == ("chronos-t5-nano",) and "chronos-t5-nano" not in quick.everybody and "chronos-t5-nano" in str(quick)
     with pytest.raises(TsfmError, match="holds no models"):
         subjects.cast(tiny + "/timesfm-nano/nothing")
 

@@ -86,7 +86,7 @@ def test_heads_at_1pp_is_chosen_on_calibration_and_scored_on_the_test(tiny):
     rows = pd.concat([pd.DataFrame(ranks.heads_at(name, tiny, "", SUITE, COUNT, draws=2)) for name in FEW]).assign(profile="laptop")
     main, orders = (rows[rows["experiment"] == name] for name in ("heads_at_1pp", "heads_at_1pp_orders"))
     assert len(main) == 3 + 3 + 2 and set(main["order"]) <= {"stable-rank", "stable-rank reversed"}
-    assert set(orders["order"]) == {*ranks.ORDERS, "random 0", "random 1"}
+    assert set(orders["order"]) == {*ranks.AT_ORDERS, "random 0", "random 1"}
     assert (orders["increase"] <= 1 + 1e-9).all() and (orders["published_rule"] >= orders["removable"]).all()
     assert ((orders["low"] <= orders["removable"] + 1e-9) & (orders["removable"] <= orders["high"] + 1e-9)).mean() > 0.9
     found = claims.judge("R6", rows)

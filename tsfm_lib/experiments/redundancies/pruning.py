@@ -22,7 +22,7 @@ from tsfm_lib.interpret.plans import Plan, head_sites, thirds
 from tsfm_lib.interpret.ranking import Scores
 
 ORDERS = ("stable-rank", "stable-rank reversed", "entropy", "oracle")
-HEADS, MLPS = (0, 14, 28, 42, 56, 70), (0, 1, 2, 4)  # percent, number
+HEADS, MLPS, DRAWN = (0, 14, 28, 42, 56), (0, 1, 2, 4), (0, 2)  # percent, number, number of MLPs beside random heads
 DOSE = (28, 2)  # the one of the claim
 MIDDLE = 30  # percent of the heads of the middle third
 
@@ -52,7 +52,7 @@ def dose(variant: str, folder: str, weights: str, suite: str, count: int | None,
     plans, facts = [Plan()], [{}]
     for share in heads:
         for name, group in by_orders(model, found, share, draws if share else 1, seed).items():
-            for n in mlps:
+            for n in [n for n in mlps if name != "random" or n in DRAWN]:
                 plans += [plan | middle_mlps(model, n) for plan in group]
                 facts += [{"order": name, "draw": i, "heads": share, "mlps": n} for i in range(len(group))]
     losses = interpret.HeadMask(model, plans).losses(subjects.medians(model), unseen.x, unseen.target, subjects.mase)

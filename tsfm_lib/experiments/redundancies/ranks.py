@@ -27,6 +27,7 @@ ORDERS = {
 }  # fmt: skip
 """An order of removal: the ranking, and whether its highest numbers go first."""
 
+AT_ORDERS = ("stable-rank", "stable-rank reversed", "entropy", "magnitude", "attention-svd", "oracle")  # layer by layer
 SHARES = (7, 14, 28, 42, 56)  # percent of all heads
 
 
@@ -137,7 +138,7 @@ def pooled(table: pd.DataFrame, x: str, y: str, draws: int = 1000, seed: int = 0
 
 def layer_orders(found: dict[str, Scores], site: str, draws: int = 0, seed: int = 0) -> dict[str, list[tuple[str, int]]]:
     """The orders in which the heads of one site may go, and `draws` random ones."""
-    orders = {name: order({site: found[ranking][site]}, highest) for name, (ranking, highest) in ORDERS.items()}
+    orders = {name: order({site: found[ORDERS[name][0]][site]}, ORDERS[name][1]) for name in AT_ORDERS}
     n, rng = len(found["raw"][site]), np.random.default_rng(seed)
     return orders | {f"random {i}": [(site, int(h)) for h in rng.permutation(n)] for i in range(draws)}
 

@@ -42,6 +42,7 @@ class Cast:
     half: tuple[str, ...]
     beyond: tuple[str, ...]
     missing: tuple[str, ...]
+    slow: tuple[str, ...] = ()
     folder: str = ""
 
     @property
@@ -58,20 +59,25 @@ class Cast:
     def __str__(self) -> str:
         here = f"Taken apart: {', '.join(self.everybody) or 'nobody'}."
         gone = f" Not here yet, and left out until their weights are: {', '.join(self.missing)}." if self.missing else ""
-        return here + gone
+        later = f" Left to longer runs, because they take a pass for every step: {', '.join(self.slow)}." if self.slow else ""
+        return here + gone + later
 
 
-def cast(folder: str = "") -> Cast:
-    """Who is among the shipped weights, or in `folder`: official checkpoints, say, a folder each. There, unknown names join the five."""
+def cast(folder: str = "", patient: bool = True) -> Cast:
+    """Who is among the shipped weights, or in `folder`: official checkpoints, say, a folder each. There, unknown names join the five.
+
+    Not `patient`: models that speak token by token are left out, they take a hundred times as long."""
     known = {path.parent.name for path in Path(folder).expanduser().glob("*/config.json")} if folder else set(front.shipped())
     if folder and not known:
         raise TsfmError(f"{folder} holds no models: expected folders with config.json and model.safetensors in it")
     fit = [name for name in sorted(known) if name in (*SUBJECTS, *SEEDS, *HALF) or _has_heads(name, folder)]
+    slow = tuple(name for name in fit if not patient and hasattr(load(name, folder), "greedy"))
+    fit = [name for name in fit if name not in slow]
     others = tuple(name for name in fit if name not in (*SUBJECTS, *SEEDS, *HALF))
     here = lambda names: tuple(name for name in names if name in fit)
-    missing = () if folder else tuple(name for name in dict.fromkeys((*SUBJECTS, *SEEDS, *HALF)) if name not in fit)
+    missing = () if folder else tuple(name for name in dict.fromkeys((*SUBJECTS, *SEEDS, *HALF)) if name not in (*fit, *slow))
     five = here(SUBJECTS) + (others if folder else ())
-    return Cast(five, here(SEEDS), here(HALF), () if folder else others, missing, folder)
+    return Cast(five, here(SEEDS), here(HALF), () if folder else others, missing, slow, folder)
 
 
 def _has_heads(name: str, folder: str) -> bool:
@@ -186,8 +192,8 @@ PARTS = ("all", "calibration", "test")
 def suite_for(profile: str) -> tuple[str, int | None]:
     """The suite and how many windows of each of its sets; without the benchmarks the embedded suite stands in."""
     if profile == "quick" or not all(data.available(name) for name in suites.names(suites.LOCAL)):
-        return "embedded", 2 if profile == "quick" else 24
-    return "local", 24 if profile == "laptop" else None
+        return "embedded", 2 if profile == "quick" else 16
+    return "local", 16 if profile == "laptop" else None
 
 
 @lru_cache(maxsize=8)
