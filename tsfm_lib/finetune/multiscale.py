@@ -91,7 +91,7 @@ class MultiScale(nn.Module):
         self.loras = nn.ModuleList(adaptive(pairs()) for _ in range(each(design.lora)))
         ways = {"none": (0, 0), "both": (layers, layers), "c2f": (layers, 0), "f2c": (0, layers), "refine": (1, 0)}[design.aggregate]
         self.c2f, self.f2c = (nn.ModuleList(nn.ModuleList(zero() for _ in range(size - 1)) for _ in range(n)) for n in ways)
-        self.heads, self.own_prompts = nn.ModuleList(), isinstance(model, UniTS)
+        self.heads, self.prompts = nn.ModuleList(), None
         if self.rows and design.head == "fresh":
             patches = [-(-n // model.config.patch) for n in self.contexts]
             self.heads.extend(_drawn(n * d, h, generator) for n, h in zip(patches, self.horizons))
@@ -99,8 +99,7 @@ class MultiScale(nn.Module):
             if model.head is None:
                 raise TsfmError("this MOMENT has no reconstruction head to train: use head='fresh'")
             self.model.head.requires_grad_(True)
-        self.prompts = None
-        if design.prompts and self.own_prompts:
+        if design.prompts and isinstance(model, UniTS):
             for own in (self.model.prompts, self.model.mask_tokens):
                 own.requires_grad_(True)
         elif design.prompts:
@@ -108,7 +107,7 @@ class MultiScale(nn.Module):
                 raise TsfmError("prompts would push the context out of MOMENT's own forecast: use head='fresh'")
             room = model.config.positions - -(-context // model.config.patch) if self.rows else design.prompts
             self.prompts = nn.Parameter(0.02 * torch.randn(min(design.prompts, room), d, generator=generator))
-        first = torch.nn.functional.one_hot(torch.tensor(0), size).float()
+        first = F.one_hot(torch.tensor(0), size).float()
         theta = torch.log(first) if design.mixing == "none" else torch.ones(size) + design.prior * first
         learnt = design.mixing in ("weighted loss", "mixed loss") and size > 1
         self.theta = nn.Parameter(theta, requires_grad=learnt)
