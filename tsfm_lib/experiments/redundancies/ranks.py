@@ -204,7 +204,7 @@ def rankings(variant: str, folder: str, weights: str, suite: str, count: int | N
 def judged(rows: pd.DataFrame) -> pd.DataFrame:
     """The rows that R7 is judged from: models of several training seeds, `variant` the order."""
     kept = rows[rows["variant"].isin(subjects.SEEDS)]
-    return kept.assign(model=kept["variant"], variant=kept["order"])
+    return kept.assign(experiment="rankings", model=kept["variant"], variant=kept["order"])
 
 
 # ---- the kernel that a head is said to be ------------------------------------------------------------------------------------------------
