@@ -87,6 +87,8 @@ def test_heads_at_1pp_is_chosen_on_calibration_and_scored_on_the_test(tiny):
     main, orders = (rows[rows["experiment"] == name] for name in ("heads_at_1pp", "heads_at_1pp_orders"))
     assert len(main) == 3 + 3 + 2 and set(main["order"]) <= {"stable-rank", "stable-rank reversed"}
     assert set(orders["order"]) == {*ranks.AT_ORDERS, "random 0", "random 1"}
+    fresh = pd.DataFrame(ranks.heads_at("timesfm-nano", tiny, "", SUITE, COUNT, state="untrained"))
+    assert set(fresh["experiment"]) == {"heads_at_1pp_controls"} and len(fresh) == 3
     assert (orders["increase"] <= 1 + 1e-9).all() and (orders["published_rule"] >= orders["removable"]).all()
     assert ((orders["low"] <= orders["removable"] + 1e-9) & (orders["removable"] <= orders["high"] + 1e-9)).mean() > 0.9
     found = claims.judge("R6", rows)
