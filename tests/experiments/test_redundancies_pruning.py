@@ -40,7 +40,7 @@ def test_a_dose_costs_what_its_ablation_does(tiny, grid):
 
 
 def test_r3_can_be_judged_from_these_rows(grid):
-    found = claims.judge("R3", pruning.judged(grid).assign(profile="laptop", experiment="dose"))
+    found = claims.judge("R3", pruning.judged(grid).assign(profile="laptop"))
     missing = [part.words for part in found.parts if "no recorded rows" in part.why]
     assert len(found.parts) == 5 and len(missing) == 1 and "needs official weights" in {part.verdict for part in found.parts}
 

@@ -87,20 +87,22 @@ def test_heads_at_1pp_is_chosen_on_calibration_and_scored_on_the_test(tiny):
     main, orders = (rows[rows["experiment"] == name] for name in ("heads_at_1pp", "heads_at_1pp_orders"))
     assert len(main) == 3 + 3 + 2 and set(main["order"]) <= {"stable-rank", "stable-rank reversed"}
     assert set(orders["order"]) == {*ranks.AT_ORDERS, "random 0", "random 1"}
+    fresh = pd.DataFrame(ranks.heads_at("timesfm-nano", tiny, "", SUITE, COUNT, state="untrained"))
+    assert set(fresh["experiment"]) == {"heads_at_1pp_controls"} and len(fresh) == 3
     assert (orders["increase"] <= 1 + 1e-9).all() and (orders["published_rule"] >= orders["removable"]).all()
     assert ((orders["low"] <= orders["removable"] + 1e-9) & (orders["removable"] <= orders["high"] + 1e-9)).mean() > 0.9
     found = claims.judge("R6", rows)
     assert len(found.parts) == 2 and not any("no recorded rows" in part.why for part in found.parts)
 
 
-def test_orders_that_remove_the_same_heads_cost_the_same(tiny):
-    rows = pd.DataFrame(ranks.heads_at("timesfm-nano", tiny, "", SUITE, COUNT))
-    one = rows[(rows["layer"] == "timesfm-nano/decoder.0.self")].set_index("order")
-    forth, back = one.loc["stable-rank"], one.loc["stable-rank reversed"]
-    if isinstance(forth, pd.DataFrame):
-        forth = forth.iloc[0]
-    assert len({ranks.order({"a": torch.tensor([1.0, 2.0])}, high)[0] for high in (True, False)}) == 2
-    assert forth["heads"] == 2 and np.isfinite(np.asarray(back["mean_score"], float)).all()
+def test_levels_that_orders_share_are_run_once_and_told_to_each(tiny):
+    rows = pd.DataFrame(ranks.heads_at("timesfm-nano", tiny, "", SUITE, COUNT)).query("experiment == 'heads_at_1pp_orders'")
+    model, known = subjects.load("timesfm-nano", tiny), subjects.windows(SUITE, COUNT, "calibration")
+    site = "decoder.1.self"
+    order = interpret.order({site: interpret.stable_rank(model)[site]}, highest=True)
+    losses = interpret.removal(model, subjects.medians(model), known.x, known.target, subjects.mase, order)
+    row = rows[(rows["layer"] == f"timesfm-nano/{site}") & (rows["order"] == "stable-rank")]
+    assert row["mean_score"].item() == pytest.approx(subjects.shares(losses, known.dataset).mean().item(), rel=1e-5)
 
 
 # ---- R7 ----------------------------------------------------------------------------------------------------------------------------------
@@ -108,7 +110,7 @@ def test_orders_that_remove_the_same_heads_cost_the_same(tiny):
 
 def test_r7_can_be_judged_and_random_draws_take_as_many_heads_of_each_layer(tiny):
     rows = pd.concat([pd.DataFrame(ranks.rankings(name, tiny, "", SUITE, COUNT, 2, (28,))).assign(variant=name) for name in FEW])
-    kept = ranks.judged(rows).assign(profile="laptop", experiment="rankings")
+    kept = ranks.judged(rows).assign(profile="laptop")
     assert set(kept["model"]) == {"timesfm-nano", "timesfm-nano-1"} and {"attention-svd", "oracle", "random"} <= set(kept["variant"])
     found = claims.judge("R7", kept)
     assert not any("no recorded rows" in part.why for part in found.parts)

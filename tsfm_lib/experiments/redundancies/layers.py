@@ -49,7 +49,7 @@ def layer_costs(variant: str, state: str, folder: str, weights: str, suite: str,
 
     `mode` is zero, or mean: the mean over positions and series of the calibration windows. `spearman`: how far the order of the forecast's
     steps has moved from the intact one, 0 not at all; `constants` counts forecasts without any order."""
-    model = subjects.untrained(variant, folder) if state == "untrained" else subjects.load(variant, folder)
+    model = subjects.in_state(variant, state, folder)
     given = subjects.affordable(model, subjects.windows(suite, count, "test"))
     run, where = subjects.medians(model), places(model)
     plans = [Plan(), *(part_of(model, w["name"], part) for w in where for part in PARTS)]
@@ -176,7 +176,7 @@ def _flat(mixture: Any) -> Tensor:
 def lens_rows(variant: str, state: str, folder: str, weights: str, suite: str, count: int | None) -> list[dict]:
     """A row per layer of the last stack: entropy of the forecast that could be read off behind it and by how much the layer changed it, how
     many forecasts are in play, how far it still is from the last one, how much its update resembles the one before."""
-    model = subjects.untrained(variant, folder) if state == "untrained" else subjects.load(variant, folder)
+    model = subjects.in_state(variant, state, folder)
     x = subjects.told(model, subjects.affordable(model, subjects.windows(suite, count, "test")).x)
     how = look(model, x)
     if how is None:

@@ -81,7 +81,7 @@ def middle(variant: str, folder: str, weights: str, suite: str, count: int | Non
 def judged(rows: pd.DataFrame) -> pd.DataFrame:
     """The rows that R3 is judged from: models of several training seeds, `variant` the order."""
     kept = rows[rows["variant"].isin(subjects.SEEDS)]
-    return kept.assign(model=kept["variant"], variant=kept["order"])
+    return kept.assign(experiment="dose", model=kept["variant"], variant=kept["order"])
 
 
 # ---- removed for real, and timed (R8) --------------------------------------------------------------------------------------------------

@@ -62,7 +62,7 @@ def trivial(found: dict[str, Scores]) -> list[str]:
 
 def heads(variant: str, state: str, folder: str, weights: str, suite: str, count: int | None) -> list[dict[str, Any]]:
     """A row per head that has a choice: all rankings, and what it costs on calibration (`cost`) and on test windows (`test_cost`)."""
-    model = subjects.untrained(variant, folder) if state == "untrained" else subjects.load(variant, folder)
+    model = subjects.in_state(variant, state, folder)
     known, unseen = (subjects.affordable(model, subjects.windows(suite, count, part)) for part in ("calibration", "test"))
     found = scores(model, known)
     table = interpret.table(model, **found, test_cost=costs(model, unseen))
@@ -143,12 +143,14 @@ def layer_orders(found: dict[str, Scores], site: str, draws: int = 0, seed: int 
     return orders | {f"random {i}": [(site, int(h)) for h in rng.permutation(n)] for i in range(draws)}
 
 
-def heads_at(variant: str, folder: str, weights: str, suite: str, count: int | None, draws: int = 0, pp: float | int = 1.0) -> list[dict]:
+def heads_at(variant: str, folder: str, weights: str, suite: str, count: int | None, draws: int = 0, state: str = "trained",
+             pp: float | int = 1.0) -> list[dict]:  # fmt: skip
     """heads@1pp of every layer by the first crossing on calibration windows, and what it then costs on test windows.
 
     "heads_at_1pp": by stable rank in the direction with the lower mean score on calibration, the published procedure with a second split;
-    "heads_at_1pp_orders": every order, and the number that the published rule (the largest level within the limit) would have given."""
-    model = subjects.load(variant, folder)
+    "heads_at_1pp_orders": every order, and the number that the published rule (the largest level within the limit) would have given.
+    Models that were not trained to the end have "heads_at_1pp_controls" only."""
+    model = subjects.in_state(variant, state, folder)
     known, unseen = (subjects.affordable(model, subjects.windows(suite, count, part)) for part in ("calibration", "test"))
     found, rows = scores(model, known), []
     for site in head_sites(model):
@@ -163,14 +165,16 @@ def heads_at(variant: str, folder: str, weights: str, suite: str, count: int | N
         for name, own, other in zip(orders, seen, test):
             first, last = (interpret.heads_at(own, pp, known.series, rule=rule, draws=200) for rule in ("first", "last"))
             part = lambda n, site=site: n / site.n_heads
-            rows.append({"experiment": "heads_at_1pp_orders", "layer": f"{variant}/{site.name}", "number": site.layer, "stack": site.stack,
-                         "order": name, "heads": site.n_heads, "kept": first.kept, "removable": part(first.removable),
+            rows.append({"experiment": "heads_at_1pp_orders", "state": state, "stack": site.stack, "number": site.layer,
+                         "layer": f"{variant}/{site.name}", "order": name, "heads": site.n_heads, "kept": first.kept, "removable": part(first.removable),
                          "low": part(first.low), "high": part(first.high), "published_rule": part(last.removable),
                          "increase": first.increase, "test_increase": float(other[first.removable].mean() - 100),
                          "mean_score": float(own.mean()), "seed": subjects.training_seed(variant)})  # fmt: skip
         both = [row for row in rows[-len(orders) :] if row["order"].startswith("stable-rank")]
         rows.append(min(both, key=lambda row: row["mean_score"]) | {"experiment": "heads_at_1pp"})
-    return rows
+    if state == "trained":
+        return rows
+    return [row | {"experiment": "heads_at_1pp_controls"} for row in rows if row["experiment"] == "heads_at_1pp"]
 
 
 # ---- removing a share of all heads (R7) ------------------------------------------------------------------------------------------------
@@ -204,7 +208,7 @@ def rankings(variant: str, folder: str, weights: str, suite: str, count: int | N
 def judged(rows: pd.DataFrame) -> pd.DataFrame:
     """The rows that R7 is judged from: models of several training seeds, `variant` the order."""
     kept = rows[rows["variant"].isin(subjects.SEEDS)]
-    return kept.assign(model=kept["variant"], variant=kept["order"])
+    return kept.assign(experiment="rankings", model=kept["variant"], variant=kept["order"])
 
 
 # ---- the kernel that a head is said to be ------------------------------------------------------------------------------------------------

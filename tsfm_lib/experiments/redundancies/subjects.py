@@ -100,6 +100,10 @@ def untrained(name: str, folder: str = "", seed: int = 0) -> nn.Module:
     return checkpoints.build(architecture(load(name, folder)), config, seed).eval()
 
 
+def in_state(name: str, state: str, folder: str = "") -> nn.Module:
+    return untrained(name, folder) if state == "untrained" else load(name, folder)
+
+
 def architecture(model: nn.Module) -> str:
     from tsfm_lib.models import MODELS
 
