@@ -166,8 +166,8 @@ def heads_at(variant: str, folder: str, weights: str, suite: str, count: int | N
             first, last = (interpret.heads_at(own, pp, known.series, rule=rule, draws=200) for rule in ("first", "last"))
             part = lambda n, site=site: n / site.n_heads
             rows.append({"experiment": "heads_at_1pp_orders", "state": state, "stack": site.stack, "number": site.layer,
-                         "layer": f"{variant}/{site.name}", "order": name, "heads": site.n_heads, "kept": first.kept, "removable": part(first.removable),
-                         "low": part(first.low), "high": part(first.high), "published_rule": part(last.removable),
+                         "layer": f"{variant}/{site.name}", "order": name, "heads": site.n_heads, "kept": first.kept,
+                         "removable": part(first.removable), "low": part(first.low), "high": part(first.high), "published_rule": part(last.removable),
                          "increase": first.increase, "test_increase": float(other[first.removable].mean() - 100),
                          "mean_score": float(own.mean()), "seed": subjects.training_seed(variant)})  # fmt: skip
         both = [row for row in rows[-len(orders) :] if row["order"].startswith("stable-rank")]
