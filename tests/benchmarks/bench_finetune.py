@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from statistics import median
 
 from harness import Row, benchmark, cost, one_thread
@@ -75,11 +76,17 @@ def steps(quick: bool) -> Iterator[Row]:
             yield cost(f"{method}, {context} steps, memory", mib[method], mib["lora"], "MiB", f"{how}{MEASURED} windows")
 
 
-def peak(method: str, context: int) -> float:
+def high() -> float:
+    """MiB this process has held at most. On Linux not from getrusage, which a process inherits from the one that started it."""
+    if sys.platform == "linux":
+        return int(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0]) / 1024
     import resource
 
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024**2
+
+
+def peak(method: str, context: int) -> float:
     step, _ = stepper(method, context)
-    high = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1024 if sys.platform == "linux" else 1024**2)
     step(1)  # what the first step alone needs
     before = high()
     step(MEASURED)
