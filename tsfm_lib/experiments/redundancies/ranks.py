@@ -165,11 +165,12 @@ def heads_at(variant: str, folder: str, weights: str, suite: str, count: int | N
         for name, own, other in zip(orders, seen, test):
             first, last = (interpret.heads_at(own, pp, known.series, rule=rule, draws=200) for rule in ("first", "last"))
             part = lambda n, site=site: n / site.n_heads
-            rows.append({"experiment": "heads_at_1pp_orders", "state": state, "stack": site.stack, "number": site.layer,
-                         "layer": f"{variant}/{site.name}", "order": name, "heads": site.n_heads, "kept": first.kept,
-                         "removable": part(first.removable), "low": part(first.low), "high": part(first.high), "published_rule": part(last.removable),
-                         "increase": first.increase, "test_increase": float(other[first.removable].mean() - 100),
-                         "mean_score": float(own.mean()), "seed": subjects.training_seed(variant)})  # fmt: skip
+            rows.append({
+                "experiment": "heads_at_1pp_orders", "state": state, "layer": f"{variant}/{site.name}", "stack": site.stack,
+                "number": site.layer, "order": name, "heads": site.n_heads, "kept": first.kept, "removable": part(first.removable),
+                "low": part(first.low), "high": part(first.high), "published_rule": part(last.removable), "increase": first.increase,
+                "test_increase": float(other[first.removable].mean() - 100), "mean_score": float(own.mean()),
+                "seed": subjects.training_seed(variant)})  # fmt: skip
         both = [row for row in rows[-len(orders) :] if row["order"].startswith("stable-rank")]
         rows.append(min(both, key=lambda row: row["mean_score"]) | {"experiment": "heads_at_1pp"})
     if state == "trained":
