@@ -124,6 +124,7 @@ def test_recorded_rows_are_those_of_the_highest_profile():
     nothing = page.recorded("density")
     assert nothing.empty and "holds no density" in nothing.attrs["reason"]
     for profile, value in (("quick", 1.0), ("laptop", 2.0)):
+        assert page.recorded("density").empty  # a quick run is no evidence
         open_page(NAME, profile).save("density", rows(value))
         publish(profile)
     found = page.recorded("density")

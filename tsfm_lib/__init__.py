@@ -4,6 +4,7 @@
     tsfm.models()                                                     # what there is
     tsfm.forecast("seasonal-naive", series, horizon=24)               # arrays, lists, pandas
     model = tsfm.load("kairos-nano")                                  # by name, from a folder, from the hub
+    tuned = tsfm.finetune(model, series, horizon=24)                  # moirai, moment, units
 
 Everything is imported when it is first asked for, so importing the library costs next to nothing.
 """
@@ -13,7 +14,7 @@ from importlib import import_module
 __version__ = "0.1.0"
 _FRONT = ("load", "save", "forecast", "embed")
 _ROOMS = (
-    "batch", "checkpoints", "claims", "data", "errors", "evaluate", "interpret", "models", "nn",
+    "batch", "checkpoints", "claims", "data", "errors", "evaluate", "finetune", "interpret", "models", "nn",
     "page", "paths", "plotting", "synth", "train",
 )  # fmt: skip
 __all__ = [*_FRONT, *_ROOMS]

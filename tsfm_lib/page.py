@@ -103,10 +103,12 @@ def open_page(notebook: str, profile: str = "quick", seed: int = 0) -> "Page":
 
 
 def recorded_rows(notebook: str, name: str = "*") -> pd.DataFrame:
-    """Rows recorded under figures/<notebook>/, of each name the highest profile; an empty frame that says why if there are none."""
+    """Rows recorded under figures/<notebook>/, of each name the highest profile; an empty frame that says why if there are none.
+
+    Those of a quick run are no evidence: a claim about models that ship would be judged from a handful of series."""
     folder = paths.FIGURES / notebook
     best: dict[str, Path] = {}
-    for profile in PROFILES:
+    for profile in PROFILES[1:]:
         for file in sorted(folder.glob(f"{name}.{profile}.csv")):
             best[file.name.removesuffix(f".{profile}.csv")] = file
     frames = []
@@ -117,7 +119,7 @@ def recorded_rows(notebook: str, name: str = "*") -> pd.DataFrame:
         frames.append(rows)
     whole = pd.concat(frames, ignore_index=True) if frames else pd.DataFrame()
     if not frames:
-        whole.attrs["reason"] = f"figures/{notebook}/ holds no {'rows' if name == '*' else name} of any profile"
+        whole.attrs["reason"] = f"figures/{notebook}/ holds no {'rows' if name == '*' else name} of laptop or full"
     whole.attrs["recorded"] = "; ".join(dict.fromkeys(filter(None, (_when(file) for file in best.values()))))
     return whole
 

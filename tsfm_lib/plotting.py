@@ -36,7 +36,7 @@ COLOURS = {
     "ordinary": PALE, "cauker": GREEN, "kernelsynth": ORANGE, "mean-kernelsynth": YELLOW, "scm": PINK, "real": INK,
     "msft": PURPLE, "full": RED, "lora": SKY, "probe": GREEN, "prompt": BROWN, "zero-shot": GREY, "scratch": INK,
     "learned": ORANGE, "learned-fixed": YELLOW, "correlation": SKY, "lagged-correlation": BLUE,
-    "stable-rank": BLUE, "stable-rank reversed": ORANGE, "entropy": GREEN, "random": GREY, "oracle": INK, "intact": GREY,
+    "stable-rank": BLUE, "stable-rank reversed": ORANGE, "entropy": GREEN, "random": GREY, "oracle": INK, "intact": GREY, "parrot": ORANGE,
 }
 """Fixed colours. A name such as `kairos-nano` takes the colour of the longest entry it begins with."""
 

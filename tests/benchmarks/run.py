@@ -9,7 +9,7 @@ sys.path[:0] = [str(p) for p in (HERE, HERE.parents[1]) if str(p) not in sys.pat
 
 from harness import BENCHMARKS, line, one_thread, run, write  # noqa: E402
 
-GROUPS = ("dtw", "nn", "synth", "import", "kairos", "time_tracker", "interpret")
+GROUPS = ("dtw", "nn", "synth", "import", "kairos", "time_tracker", "finetune", "interpret")
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -23,6 +23,7 @@ def main(arguments: list[str] | None = None) -> int:
         parser.error(f"no benchmark group {unknown[0]!r}: there are {', '.join(GROUPS)}")
     one_thread()
     import bench_dtw  # noqa: F401  the modules register their functions
+    import bench_finetune  # noqa: F401
     import bench_import  # noqa: F401
     import bench_interpret  # noqa: F401
     import bench_kairos  # noqa: F401

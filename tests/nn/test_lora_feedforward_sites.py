@@ -27,6 +27,13 @@ def test_a_pair_is_a_change_of_the_weight():
     torch.testing.assert_close(adapted(linear, x, (a, b)), merged)
 
 
+def test_every_token_may_have_a_pair_of_its_own():
+    linear, x = nn.Linear(5, 3), randn(2, 4, 5)
+    a, b = randn(4, 2, 5, seed=1), randn(4, 3, 2, seed=2)
+    each = torch.stack([adapted(linear, x[:, n], (a[n], b[n])) for n in range(4)], dim=1)
+    torch.testing.assert_close(adapted(linear, x, (a, b)), each)
+
+
 def test_two_adapters_learn_in_one_backward_pass_and_the_base_can_stay_frozen():
     model = nn.ModuleDict({"attention": Attention(8, 2), "mlp": FeedForward(8, 16, gated=True)}).requires_grad_(False)
     first, second = (LoRA.of(model, ("q", "v", "up", "down"), rank=2) for _ in range(2))

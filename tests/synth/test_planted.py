@@ -153,6 +153,16 @@ def test_cues_are_right_as_often_as_stated_and_can_be_read_off(rho):
     assert (np.sign(moved) == data.sign).all() and data.series.shape[1] == 256 + 96
 
 
+def test_the_oracle_of_the_shortcut_is_equally_good_in_every_regime_and_the_cue_is_not():
+    """Errors: 0.15^2 of noise, and 1.5^2 times the variance of the sign that is left when the ramp, or the cue, is known."""
+    error = lambda forecast, data: float(((forecast - data.series[:, 256:]) ** 2).mean())
+    for rho in planted.SHORTCUT_REGIMES.values():
+        data = planted.shortcut(4000, rho, 2)
+        by_cue = data.oracle + 1.5 * (0.94 * data.cue - 0.7 * data.ramp)[:, None]
+        assert abs(error(data.oracle, data) - (0.15**2 + 1.5**2 * (1 - 0.7**2))) < 0.06
+        assert abs(error(by_cue, data) - (0.15**2 + 1.5**2 * (1 - 2 * 0.94 * (2 * rho - 1) + 0.94**2))) < 0.15
+
+
 def test_means_of_pairs_do_not_know_the_fine_cue():
     a, b = (planted.shortcut(200, rho, 5) for rho in (1.0, 0.0))
     assert (a.cue == -b.cue).all() and (a.sign == b.sign).all()

@@ -2,6 +2,7 @@
 
 import os
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from tests.train.toys import Waves, recipe
 from tsfm_lib.data import as_series_set
 from tsfm_lib.errors import TsfmError
 from tsfm_lib.synth import cauker
-from tsfm_lib.train.streams import cauker_corpus, from_windows, generated, prefetch, standardised
+from tsfm_lib.train.streams import block_means, cauker_corpus, from_windows, generated, prefetch, standardised
 
 SMALL = {"batch": 16, "context": 64, "horizon": 16, "pool": 64}
 
@@ -32,6 +33,25 @@ def test_generated_batches_are_functions_of_seed_and_step(stream):
 def test_only_contexts_have_gaps(stream):
     batches = torch.cat([stream(step) for step in range(8)])
     assert batches[..., 64:].isfinite().all() and batches[..., :64].isnan().any() and batches[..., :64].isfinite().any(-1).all()
+
+
+def test_a_share_of_the_batches_is_coarse_and_shorter(stream):
+    coarse = replace(stream, recipe=replace(stream.recipe, coarse=0.5, context=400))
+    batches = [coarse(step) for step in range(40)]
+    assert {x.shape[-1] for x in batches} == {416, 256, 128}  # means of 2, of 4 and of 8 of the pool's 1024 steps
+    assert 6 <= sum(x.shape[-1] < 416 for x in batches) <= 22  # two thirds of a half
+    assert all(x[..., -16:].isfinite().all() for x in batches) and torch.equal(coarse(3).nan_to_num(9), coarse(3).nan_to_num(9))
+    assert coarse.description["coarse"] == 0.5 and "coarse" not in stream.description
+
+
+def test_coarse_series_are_means_of_blocks_of_the_pools(stream):
+    found = block_means(stream.pool, 5, 200, 16, np.random.default_rng(0))
+    rng = np.random.default_rng(0)
+    factor = int(rng.choice((2, 4, 8)))
+    steps = min(200, 1024 // factor)
+    blocks = stream.pool.batch(5, steps * factor, rng).reshape(5, steps, factor).mean(-1)
+    np.testing.assert_allclose(found, (blocks - blocks.mean(1, keepdims=True)) / blocks.std(1, keepdims=True), atol=1e-4)
+    assert block_means(stream.pool, 2, 900, 600, np.random.default_rng(0)).shape == (2, 900)  # no mean leaves such a horizon
 
 
 def test_a_stream_describes_itself(stream):

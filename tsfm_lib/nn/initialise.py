@@ -10,7 +10,7 @@ def like_t5(*parts: Attention | FeedForward) -> None:
     """
     >>> layer = Attention(width=400, n_heads=4, head_dim=25, scale=1.0)
     >>> like_t5(layer)
-    >>> [round(linear.weight.std().item(), 3) for linear in (layer.q, layer.k, layer.v, layer.out)]
+    >>> [round(linear.weight.std().item(), 2) for linear in (layer.q, layer.k, layer.v, layer.out)]
     [0.01, 0.05, 0.05, 0.1]
     """
     for part in parts:

@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-Pair = tuple[Tensor, Tensor]  # A [r, inputs], B [outputs, r]
+Pair = tuple[Tensor, Tensor]  # A [r, inputs], B [outputs, r]; or a pair for every token: [N, r, inputs], [N, outputs, r]
 Delta = Mapping[str, Pair]
 
 
@@ -25,7 +25,12 @@ def adapted(linear: nn.Linear, x: Float[Tensor, "... I"], pair: Pair | None = No
     tensor([[13.]], grad_fn=<AddBackward0>)
     """
     y = linear(x)
-    return y if pair is None else y + F.linear(F.linear(x, pair[0]), pair[1])
+    if pair is None:
+        return y
+    a, b = pair
+    if a.ndim == 2:
+        return y + F.linear(F.linear(x, a), b)
+    return y + torch.einsum("...nr,nor->...no", torch.einsum("...ni,nri->...nr", x, a), b)
 
 
 class LoRA(nn.Module):

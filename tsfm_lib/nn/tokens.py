@@ -41,5 +41,5 @@ def deltas(lora: LoRA, layers: int) -> list[dict[str, Pair]]:
     for name, a, b in zip(lora.names, lora.a, lora.b):
         number, _, inside = name.removeprefix("layers.").partition(".")
         if number.isdigit():
-            found[int(number)][inside.removeprefix("attention.").removeprefix("mlp.")] = (a, b * lora.gain)
+            found[int(number)][inside.removeprefix("attention.").removeprefix("mlp.")] = (a, b if lora.gain == 1 else b * lora.gain)
     return found

@@ -190,6 +190,7 @@ class Shortcut:
     sign: Int[np.ndarray, "n"]                       # of the shift of the whole horizon
     ramp: Int[np.ndarray, "n"]                       # what the coarse cue says
     cue: Int[np.ndarray, "n"]                        # what the fine cue says
+    oracle: Float32[np.ndarray, "n horizon"]         # the best forecast from the season and the ramp: equally good in every regime
 
 
 def shortcut(n: int, rho: Number = 0.97, rng: Seed = 0, *, context: int = 256, horizon: int = 96, stable: Number = 0.85) -> Shortcut:
@@ -204,11 +205,13 @@ def shortcut(n: int, rho: Number = 0.97, rng: Seed = 0, *, context: int = 256, h
     sign = rng.choice([-1, 1], n)
     ramp = np.where(rng.random(n) < stable, sign, -sign)
     cue = np.where(rng.random(n) < rho, sign, -sign)
-    series = _sine(t, 24, rng.random((n, 1))) + 0.15 * rng.standard_normal((n, context + horizon))
+    season = _sine(t, 24, rng.random((n, 1)))
+    series = season + 0.15 * rng.standard_normal((n, context + horizon))
     series[:, context:] += 1.5 * sign[:, None]
     series[:, context - 64:context] += ramp[:, None] * np.linspace(0, 0.8, 64)
     series[:, context - 32:context] += 0.5 * cue[:, None] * np.tile([1, -1], 16)
-    return Shortcut(series.astype(np.float32), context, sign, ramp, cue)
+    oracle = season[:, context:] + 1.5 * (2 * stable - 1) * ramp[:, None]
+    return Shortcut(series.astype(np.float32), context, sign, ramp, cue, oracle.astype(np.float32))
 
 
 # ---- motifs and seasons that end ------------------------------------------------------------------------------------------------

@@ -76,6 +76,7 @@ class Recipe:
     mixture: str = "final"                  # a named mixture of tsfm_lib.synth, or a variant of CauKer for an encoder (horizon 0)
     pool: int = 100_000                     # series generated before the first step
     augment: Number = 0.6                    # share of batches that are augmented
+    coarse: Number = 0.0                     # share of batches whose series are means of blocks of 2, 4 or 8 steps
     # keeping books
     checkpoint_every: int = 500
     log_every: int = 10                     # losses are read from the device, judged and written in groups of this many steps
@@ -105,6 +106,7 @@ class Recipe:
             if value is not None and not value > 0:
                 raise refuse(f"{name} should be above 0, got {value}")
         for name, low, high in (("horizon", 0, 2**31), ("seed", 0, 2**63), ("warmup", 0, 2**31), ("weight_decay", 0, 1), ("augment", 0, 1),
+                                ("coarse", 0, 1),
                                 ("final_fraction", 0, 1), ("ema", 0, 0.999999), ("momentum", 0, 0.999999),
                                 ("diverged_factor", 1.000001, 1e9)):  # fmt: skip
             value = getattr(self, name)

@@ -1,6 +1,7 @@
 """Streams: batches as pure functions of the step, so that data need no state of their own in a checkpoint.
 
 A stream is called with a step and returns float32 [B, V, context + horizon] (NaN = missing); `description` says what it is made of.
+Coarse batches (`Recipe.coarse`) have a shorter context.
 """
 
 import ctypes
@@ -25,6 +26,7 @@ from tsfm_lib.data.sets import Part, SeriesSet
 from tsfm_lib.errors import TsfmError, nearest
 from tsfm_lib.synth import cauker
 from tsfm_lib.synth.mixture import MIXTURES, Augmentation, Hiding, Pool, augment, hide, make_pool
+from tsfm_lib.synth.shapes import zscore
 from tsfm_lib.train.recipe import Recipe
 from tsfm_lib.train.state import seed_for
 
@@ -54,15 +56,29 @@ class Generated:
     def __call__(self, step: int) -> Batch:
         r = self.recipe
         rng = rng_for(r.seed, step)
-        x = self.pool.batch(r.batch, r.context + r.horizon, rng)
+        if r.coarse and rng.random() < r.coarse:
+            x = block_means(self.pool, r.batch, r.context + r.horizon, r.horizon, rng)
+        else:
+            x = self.pool.batch(r.batch, r.context + r.horizon, rng)
         x = augment(x, rng, Augmentation(share=r.augment))
-        return torch.from_numpy(hide(x, r.context, rng, Hiding(share=r.augment))[:, None])
+        return torch.from_numpy(hide(x, x.shape[1] - r.horizon, rng, Hiding(share=r.augment))[:, None])
 
     @property
     def description(self) -> dict[str, Any]:
         return {"kind": "generated", "mixture": self.recipe.mixture, "weights": self.pool.mixture.weights,
                 "series": len(self.pool), "length": self.pool.length, "seed": self.pool.seed, "generator": self.pool.version,
-                "augmented": self.recipe.augment}  # fmt: skip
+                "augmented": self.recipe.augment} | ({"coarse": self.recipe.coarse} if self.recipe.coarse else {})  # fmt: skip
+
+
+COARSE = (2, 4, 8)
+
+
+def block_means(pool: Pool, n: int, length: int, horizon: int, rng: np.random.Generator) -> Float[np.ndarray, "n t"]:
+    """Means of blocks of 2, 4 or 8 steps, z-scored again, as many as the pool's length allows and at most `length`: what a model reads of
+    a series that is shown to it at a coarser scale. Such a batch is shorter than others, but for the horizon."""
+    factor = int(rng.choice([f for f in COARSE if pool.length // f > horizon] or [1]))
+    steps = min(length, pool.length // factor)
+    return zscore(pool.batch(n, steps * factor, rng).reshape(n, steps, factor).mean(-1))
 
 
 def generated(recipe: Recipe, workers: int = 1, folder: str | Path | None = None, progress: bool = True) -> Generated:

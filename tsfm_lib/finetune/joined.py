@@ -1,0 +1,50 @@
+"""The tokens of all scales in one row, for Moirai, whose layers are told who may look at whom and when each token is.
+
+"within"   each scale on its own: the same numbers as a list of scales, at the price of an attention over all pairs
+"across"   everybody looks at everybody; time starts anew in each scale, and other scales count as other variates
+"aligned"  the same with one clock: a coarse token stands in the middle of the fine ones it covers
+The last two are what the decoupled form is compared with; aggregators have nothing to add there.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from tsfm_lib.models.moirai import Looks, Moirai
+from tsfm_lib.nn.lora import Delta
+from tsfm_lib.nn.tokens import Tokens
+
+
+def join(model: Moirai, parts: Sequence[Tokens], how: str, factor: int = 2) -> Tokens:
+    """One row of tokens from those of several scales, of one variate each."""
+    scale = scale_of(parts)
+    own = scale[:, None] == scale
+    mask = torch.cat([part.aux.mask for part in parts], dim=-1)  # B 1 1 L
+    if how == "within":
+        mask = mask & own
+    angles = torch.cat([part.aux.angles for part in parts])
+    if how == "aligned":
+        first = parts[0].context
+        times = [first + (torch.arange(part.h.shape[1]) - part.context + 0.5) * factor**i - 0.5 for i, part in enumerate(parts)]
+        angles = model.rope.angles(torch.cat(times).to(scale.device))
+    looks = parts[0].aux
+    h = torch.cat([part.h for part in parts], dim=1)
+    return Tokens(h, Looks(mask, own[None], angles, 1, looks.leading, looks.size), h.shape[1])
+
+
+def scale_of(parts: Sequence[Tokens]) -> Tensor:
+    """The number of its scale for every token of the row."""
+    counts = torch.tensor([part.h.shape[1] for part in parts], device=parts[0].h.device)
+    return torch.arange(len(parts), device=counts.device).repeat_interleave(counts)
+
+
+def split(h: Float[Tensor, "R L D"], parts: Sequence[Tokens]) -> list[Tensor]:
+    return list(h.split([part.h.shape[1] for part in parts], dim=1))
+
+
+def token_pairs(deltas: Sequence[Delta], scale: Tensor) -> Delta:
+    """Pairs for every token: those of its scale."""
+    pick = lambda name, side: torch.stack([delta[name][side] for delta in deltas])[scale]
+    return {name: (pick(name, 0), pick(name, 1)) for name in deltas[0]}
