@@ -57,6 +57,9 @@ def test_gaps_are_paired_and_in_points(rows):
 def test_rivals_without_pretraining_are_named_with_their_readout(rows):
     found = nano.over_cheap(rows).set_index("rival")["points"]
     assert found["raw values, forest"] == pytest.approx(5, abs=0.5) and found["raw values, 1nn-euclidean"] == pytest.approx(13, abs=0.5)
-    table = nano.table(rows)
+    recorded = rows.assign(weights=rows["weights"].replace("", None))
+    pd.testing.assert_frame_equal(nano.over_cheap(recorded).set_index("rival")[["points"]], found.to_frame())
+    pd.testing.assert_frame_equal(nano.gaps(recorded), nano.gaps(rows))
+    table = nano.table(recorded)
     assert list(table.columns) == ["forest", "1nn-euclidean"] and list(table.index)[:2] == ["m, trained", "m, random weights"]
     assert table.loc["raw values", "forest"] - table.loc["raw values", "1nn-euclidean"] == pytest.approx(8)

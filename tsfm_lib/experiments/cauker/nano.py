@@ -75,6 +75,7 @@ def unlabelled(n: int = 4096) -> Float[np.ndarray, "n 1 512"]:
 
 def table(rows: pd.DataFrame) -> pd.DataFrame:
     """Mean accuracy over sets, in percent: one line for every model and its weights, one column for every read-out."""
+    rows = rows.fillna({"weights": ""})                                       # as recorded rows come back
     named = rows.assign(encoder=[_name(*pair) for pair in zip(rows["model"], rows["weights"])])
     means = named.groupby(["encoder", "readout"], sort=False)["accuracy"].mean() * 100
     known = list(dict.fromkeys(named["readout"]))
@@ -85,7 +86,7 @@ def table(rows: pd.DataFrame) -> pd.DataFrame:
 def gaps(rows: pd.DataFrame) -> pd.DataFrame:
     """Trained minus random weights in points, for every model and read-out: over sets (bootstrap), and over seeds (t)."""
     found = []
-    for (model, readout), part in rows[rows["weights"] != ""].groupby(["model", "readout"], sort=False):
+    for (model, readout), part in rows[rows["weights"].isin((TRAINED, RANDOM))].groupby(["model", "readout"], sort=False):
         wide = part.pivot(index=["dataset", "seed"], columns="weights", values="accuracy")
         points = (100 * (wide[TRAINED] - wide[RANDOM])).rename("points").reset_index()
         for over in ("dataset", "seed"):
@@ -96,6 +97,7 @@ def gaps(rows: pd.DataFrame) -> pd.DataFrame:
 
 def over_cheap(rows: pd.DataFrame, readout: str = "forest") -> pd.DataFrame:
     """Every trained model under one read-out minus everything that needs no pretraining, in points over sets."""
+    rows = rows.fillna({"weights": ""})
     named = rows.assign(runner=list(zip(rows["model"], rows["weights"], rows["readout"])))
     means = 100 * named.pivot_table("accuracy", "dataset", "runner", sort=False).dropna()               # sets x runners
     own, cheap = ([r for r in means if r[1] == weights] for weights in (TRAINED, ""))
