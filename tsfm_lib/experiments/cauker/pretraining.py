@@ -185,7 +185,8 @@ def ranked(rows: pd.DataFrame, model: str, readout: str = "forest") -> compariso
     """Ranks over data sets, means over seeds first: every corpus and random weights by one read-out, and what needs no pretraining."""
     own = rows[(rows["model"] == model) & (rows["readout"] == readout)]
     cheap = rows[(rows["model"] == "none") & (rows["readout"] == rows["variant"].map(CHEAPEST))]
-    return comparison.ranks(pd.concat([own, cheap]).pivot_table(index="dataset", columns="variant", values="accuracy"), higher=True)
+    wide = pd.concat([own, cheap]).pivot_table(index="dataset", columns="variant", values="accuracy")
+    return comparison.ranks(wide.round(6), higher=True)                                 # ties stay ties when rows come from a file
 
 
 # ---- break it -------------------------------------------------------------------------------------------------------------------
