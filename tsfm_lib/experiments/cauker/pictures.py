@@ -64,13 +64,14 @@ def grown(rows: pd.DataFrame, panel: str, by: str, forms: tuple[str, ...] = ("lo
     figure, axes = plotting.canvas("large", 1, len(parts), squeeze=False)
     shade = plotting.colours(rows[by])
     for place, (name, part) in zip(axes.flat, parts):
-        for label, one in part.groupby(by, sort=False):
+        for k, (label, one) in enumerate(part.groupby(by, sort=False)):
             seen = {n: 100 * values.to_numpy() for n, values in one.groupby(x)["accuracy"]}
             n, means = np.array(list(seen)), np.array([values.mean() for values in seen.values()])
+            beside = n * 1.05**k                                         # bars stand side by side
             bars = [interval(values) for values in seen.values() if len(values) > 1]
-            place.vlines(n[: len(bars)], [b.low for b in bars], [b.high for b in bars], color=shade[label], lw=1.2)
-            place.scatter(n[:-1], means[:-1], color=shade[label], s=40, zorder=3, label=str(label))
-            place.scatter(n[-1:], means[-1:], facecolor="white", edgecolor=shade[label], s=50, lw=1.8, zorder=4)
+            place.vlines(beside[: len(bars)], [b.low for b in bars], [b.high for b in bars], color=shade[label], lw=1.2)
+            place.scatter(beside[:-1], means[:-1], color=shade[label], s=40, zorder=3, label=str(label))
+            place.scatter(beside[-1:], means[-1:], facecolor="white", edgecolor=shade[label], s=50, lw=1.8, zorder=4)
             at = np.geomspace(n[0], n[-1])
             for form, style in zip(forms, ("--", "-", ":")):
                 curve = growth.fitted(form, n[:-1], means[:-1] / 100)
@@ -80,6 +81,7 @@ def grown(rows: pd.DataFrame, panel: str, by: str, forms: tuple[str, ...] = ("lo
         place.set(xlabel="series", title=str(name))
     for form, style in zip(forms, ("--", "-", ":")):
         axes[0, 0].plot([], [], style, color=plotting.GREY, label=form)
+    axes[0, 0].plot([], [], "o", markerfacecolor="white", markeredgecolor=plotting.GREY, label="not seen by the curves")
     axes[0, 0].set_ylabel("accuracy (%)")
     figure.suptitle(title, x=0.01, ha="left", fontsize="medium")
     handles, labels = axes[0, 0].get_legend_handles_labels()
