@@ -69,8 +69,8 @@ RECIPES: dict[str, Recipe] = {
             steps=400, batch=256, horizon=0, mixture="cauker", pool=65_536, rate=2e-3, betas=[0.9, 0.999], weight_decay=0.05, warmup=40,
             final_fraction=0.0, ema=0.0, matrices="(?!)",
             notes="Contrast between two views of CauKer series, five minutes of one CPU core. No dropout: a trial with the authors' 0.1 "
-                  "gained less, but was half as long, so the two are not told apart. AdamW alone, as the authors have it. Reads out the class "
-                  "token beside the mean of the patches.",
+                  "gained less, but was half as long, so the two are not told apart. AdamW alone, as the authors have it. Reads out "
+                  "the class token beside the mean of the patches.",
         ),
         Recipe(
             "moment-nano", "moment",
