@@ -389,19 +389,11 @@ class Kairos(nn.Module):
         self.dropout = nn.Dropout(c.dropout)
         self.register_buffer("levels", torch.tensor(c.quantiles, dtype=torch.float64), persistent=False)
         for layer in [*self.encoder, *self.decoder]:
-            like_t5(*(part.attention for part in (layer.attend, layer.cross) if part is not None), layer.mlp)
-        if c.quiet_start != 1:
-            self.quieten(c.quiet_start)
-
-    @torch.no_grad()
-    def quieten(self, factor: float) -> None:
-        """Layers start as nearly nothing: what was read of the last patches reaches the head before anything is learnt."""
-        for layer in [*self.encoder, *self.decoder]:
-            layer.mlp.down.weight.mul_(factor)
-            for part in filter(None, (layer.attend, layer.cross)):
-                part.attention.out.weight.mul_(factor)
-                if self.config.rotary == "instance":
-                    part.frequencies.mlp[-1].weight.mul_(factor)
+            looks = [part for part in (layer.attend, layer.cross) if part is not None]
+            like_t5(*(part.attention for part in looks), layer.mlp, quiet=c.quiet_start)
+            if c.rotary == "instance":
+                for part in looks:
+                    part.frequencies.mlp[-1].weight.data.mul_(c.quiet_start)
 
     # -- values in, values out --
 

@@ -71,6 +71,7 @@ class MoiraiConfig:
     norm_eps: float = 1e-5
     dropout: float = 0.0
     mask_ratio: tuple[float, float] = (0.15, 0.5)  # of the patches at the end of a window that training hides
+    least_horizon: int = 0  # shorter forecasts are cut from one of so many steps (ours): the least that training hid
     loss_in: str = "normalised"  # units of the density: normalised | original
     quirks: tuple[str, ...] = ()
 
@@ -416,7 +417,7 @@ class Moirai(nn.Module):
     def distribution(self, context: Float[Tensor, "*R T"], horizon: int, size: int | None = None) -> Mixture:
         """Of the next `horizon` steps, in one pass."""
         z, seen, statistics = self.normalise(left_pad(context[..., -self.config.context :], self.size(size)))
-        tokens = self.embed_tokens(z, seen, horizon, size=size)
+        tokens = self.embed_tokens(z, seen, max(horizon, self.config.least_horizon), size=size)
         return self.forecast(self.project(self.encode(tokens), tokens, horizon), statistics)
 
     @torch.no_grad()

@@ -21,6 +21,7 @@ Where we differ from the released code (its ways that matter for numbers are qui
 | loss                | targets as they are | within 12, none behind a constant | one row must not own the step |
 | long horizons       | in one pass | in pieces as long as what training asked for | longer ones were never seen |
 | scales in training  | one length a data set | `scales`: windows cut to 1/2, 1/4, ... too | to be fine-tuned at several |
+| other lengths       | the maps are stretched | so too, or by `one_size` filled up and cut | after one training length a stretched map misses its tokens |
 | dead weights        | two projections a block | left out | nothing reads them |
 
 Shapes: B samples, V variates, T time, R rows (B x V), N tokens, P steps of a patch, D width, H heads, K head width, G prompt tokens.
@@ -71,6 +72,7 @@ class UniTSConfig:
     datasets: tuple[tuple[str, int], ...] = (("shared", 1),)  # sets of prompts: name and variates, 1 for any number
     dropout: float = 0.1
     scales: int = 1  # training draws from windows of 1, 1/2, 1/4 ... of the length
+    one_size: bool = False  # forecasts: contexts are filled up in front and horizons cut, so that no map along the tokens is stretched
     quirks: tuple[str, ...] = ()
 
     def __post_init__(self):
@@ -330,10 +332,12 @@ class UniTS(nn.Module):
     def predict_quantiles(self, context: Float[Tensor, "B V T"], horizon: int, levels: Sequence[float], *, dataset: str | None = None
                           ) -> Float[Tensor, "B V h Q"]:  # fmt: skip
         """The point forecast at every level; beyond one pass it is taken as observed and the whole read again."""
-        x, found = context[..., -self.config.context :], []
+        c, x, found = self.config, context, []
         while (missing := horizon - sum(f.shape[-1] for f in found)) > 0:
-            found.append(self(x, min(missing, self.config.horizon), dataset).to(context.dtype))
-            x = torch.cat([x, found[-1]], dim=-1)[..., -self.config.context :]
+            x = left_pad(x[..., -c.context :], c.context if c.one_size else 1)
+            steps = c.horizon if c.one_size else min(missing, c.horizon)
+            found.append(self(x, steps, dataset)[..., :missing].to(context.dtype))
+            x = torch.cat([x, found[-1]], dim=-1)
         return torch.cat(found, dim=-1)[..., None].expand(*context.shape[:2], horizon, len(levels))
 
     def sites(self) -> list[HeadSite | MLPSite]:

@@ -41,6 +41,7 @@ class T5Config:
     max_distance: int = 128
     dropout: float = 0.1
     norm_eps: float = 1e-6
+    quiet_start: float = 1.0  # below 1, layers start as nearly nothing (ours): encoder-decoders learn faster so
     scaled_scores: bool = False  # True: scores / sqrt(K), the same functions in a form that Muon moves better
 
     def __post_init__(self):
@@ -72,7 +73,7 @@ class T5Layer(nn.Module):
         self.norm_mlp = norm()
         self.mlp = FeedForward(c.width, c.hidden, c.activation, gated=c.gated, bias=False, dropout=c.dropout)
         self.dropout = nn.Dropout(c.dropout)
-        like_t5(*filter(None, (self.attend, self.cross)), self.mlp)
+        like_t5(*filter(None, (self.attend, self.cross)), self.mlp, quiet=c.quiet_start)
 
     def forward(self, h: Float[Tensor, "B N D"], bias: Float[Tensor, "H N M"], mask: Bool[Tensor, "..."] | None = None,
                 memory: Float[Tensor, "R L D"] | None = None, memory_mask: Bool[Tensor, "R 1 1 L"] | None = None,

@@ -49,9 +49,23 @@ RECIPES: dict[str, Recipe] = {
             "timesfm-nano", "timesfm",
             {"context": 512, "patch": 32, "horizon": 96, "spread_horizon": None, "width": 128, "heads": 8, "hidden": 256, "layers": 8,
              "head_hidden": 256, "mean": False, "rope_base": 100.0, "gaps": "mask", "scaling": "running", "asinh": True, "cuts": 8},
-            steps=12_000, ema=0.999, pool=200_000, log_every=50,
-            notes="For one CPU core. Eight layers with a narrow feed-forward rather than six wide ones, for more heads to look at. A base "
+            steps=6_000, ema=0.999, pool=200_000, log_every=50,
+            notes="Half an hour of one CPU core, which five training seeds can be had for. Eight layers with a narrow feed-forward rather than six wide ones, for more heads to look at. A base "
                   "of 100 for the rotation: there are 16 positions. No spread head, as one pass is all that is asked for.",
+        ),
+        Recipe(
+            "chronos-bolt-nano", "chronos-bolt",
+            {"context": 512, "horizon": 96, "patch": 32, "width": 128, "heads": 8, "head_width": 16, "hidden": 256, "encoder_layers": 6,
+             "decoder_layers": 6, "dropout": 0.0, "asinh": True, "cuts": 4, "scaled_scores": True, "quiet_start": 0.1},
+            steps=6_000, batch=32, matrix_rate=4e-3, rate=2e-3, ema=0.999, pool=200_000, log_every=50,
+            notes="For one CPU core. One forecast per pass of the decoder, so every series is cut at four places; layers start quiet.",
+        ),
+        Recipe(
+            "chronos-t5-nano", "chronos-t5",
+            {"context": 256, "horizon": 64, "tokens": 1024, "width": 128, "heads": 8, "head_width": 16, "hidden": 256, "encoder_layers": 6,
+             "decoder_layers": 6, "dropout": 0.0, "scaled_scores": True, "quiet_start": 0.1, "token_std": 0.1},
+            steps=6_000, batch=32, context=256, horizon=64, ema=0.999, pool=200_000, log_every=50,
+            notes="For one CPU core, or better for a GPU: every step of a series is a token. 1,024 bins, a context of 256 steps.",
         ),
         Recipe(
             "toto-nano", "toto",
@@ -81,18 +95,21 @@ RECIPES: dict[str, Recipe] = {
         ),
         Recipe(
             "moirai-nano", "moirai",
-            {"context": 512, "patch": 32, "patch_sizes": [16, 32, 64], "width": 96, "layers": 5, "head_width": 24},
+            {"context": 512, "patch": 16, "patch_sizes": [16, 32, 64], "width": 96, "layers": 5, "head_width": 24,
+             "least_horizon": 96},
             steps=7_000, ema=0.999, pool=200_000, coarse=0.3, log_every=50, matrices=r"^layers\.\d+\.(attention|mlp)\.",
-            notes="For one CPU core. Patches of 16, 32 and 64, as one size is not for all; a fifth of the published width. Coarse batches "
+            notes="For one CPU core. Patches of 16, 32 and 64, as one size is not for all; a quarter of the published width. It forecasts with "
+                  "16 unless asked otherwise, which leaves tokens at coarse scales, and does best on suite local. Coarse batches "
                   "because it is to be fine-tuned at several scales: what it cannot forecast there, fine-tuning cannot wake.",
         ),
         Recipe(
             "units-nano", "units",
             {"context": 512, "horizon": 96, "patch": 16, "width": 96, "layers": 4, "heads": 6, "prompts": 10, "hidden": 384,
-             "head_hidden": 384, "tokens": 48, "dropout": 0.0, "scales": 4},
+             "head_hidden": 384, "tokens": 48, "dropout": 0.0, "scales": 4, "one_size": True},
             steps=7_000, ema=0.999, pool=200_000, coarse=0.3, log_every=50, matrices=r"^layers\.\d+\.(time|variate|mlp\.down)\.",
             notes="For one CPU core. The maps along the tokens are made for what a pass has, 32 of context, 6 of horizon and 10 prompts; "
-                  "windows of a half, a quarter and an eighth teach it to stretch them.",
+                  "windows of a half, a quarter and an eighth teach it to stretch them, but only context and horizon together: alone, "
+                  "it forecasts in one size.",
         ),
         Recipe(
             "patchtst-mini", "patchtst",

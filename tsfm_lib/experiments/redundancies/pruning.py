@@ -43,9 +43,9 @@ def by_orders(model: nn.Module, found: Mapping[str, Scores], share: float | int,
 
 
 def dose(variant: str, folder: str, weights: str, suite: str, count: int | None, draws: int, heads: Sequence[int] = HEADS,
-         mlps: Sequence[int] = MLPS) -> list[dict[str, Any]]:  # fmt: skip
+         mlps: Sequence[int] = MLPS, state: str = "trained") -> list[dict[str, Any]]:  # fmt: skip
     """The grid: a row per order (`order`; `draw` of random ones), percent of heads and number of MLPs."""
-    model = subjects.load(variant, folder)
+    model = subjects.in_state(variant, state, folder)
     known, unseen = (subjects.affordable(model, subjects.windows(suite, count, part)) for part in ("calibration", "test"))
     found, seed = ranks.scores(model, known), subjects.training_seed(variant)
     mlps = [n for n in mlps if n <= len(thirds(model))]
