@@ -21,7 +21,7 @@ Where we differ from the released code (its ways that matter for numbers are qui
 | loss                | targets as they are | within 12, none behind a constant | one row must not own the step |
 | long horizons       | in one pass | in pieces as long as what training asked for | longer ones were never seen |
 | scales in training  | one length a data set | `scales`: windows cut to 1/2, 1/4, ... too | to be fine-tuned at several |
-| other lengths       | the maps are stretched | so too, or by `one_size` filled up and cut | after one training length a stretched map misses its tokens |
+| other lengths       | maps are stretched | so too, or with `one_size` filled up and cut | a map stretched anew misses its tokens |
 | dead weights        | two projections a block | left out | nothing reads them |
 
 Shapes: B samples, V variates, T time, R rows (B x V), N tokens, P steps of a patch, D width, H heads, K head width, G prompt tokens.

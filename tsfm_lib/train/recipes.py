@@ -50,8 +50,9 @@ RECIPES: dict[str, Recipe] = {
             {"context": 512, "patch": 32, "horizon": 96, "spread_horizon": None, "width": 128, "heads": 8, "hidden": 256, "layers": 8,
              "head_hidden": 256, "mean": False, "rope_base": 100.0, "gaps": "mask", "scaling": "running", "asinh": True, "cuts": 8},
             steps=6_000, ema=0.999, pool=200_000, log_every=50,
-            notes="Half an hour of one CPU core, which five training seeds can be had for. Eight layers with a narrow feed-forward rather than six wide ones, for more heads to look at. A base "
-                  "of 100 for the rotation: there are 16 positions. No spread head, as one pass is all that is asked for.",
+            notes="Half an hour of one CPU core, so that five training seeds can be had. Eight layers with a narrow feed-forward rather "
+                  "than six wide ones, for more heads to look at. A base of 100 for the rotation: there are 16 positions. No spread "
+                  "head, as one pass is all that is asked for.",
         ),
         Recipe(
             "chronos-bolt-nano", "chronos-bolt",
@@ -98,8 +99,8 @@ RECIPES: dict[str, Recipe] = {
             {"context": 512, "patch": 16, "patch_sizes": [16, 32, 64], "width": 96, "layers": 5, "head_width": 24,
              "least_horizon": 96},
             steps=7_000, ema=0.999, pool=200_000, coarse=0.3, log_every=50, matrices=r"^layers\.\d+\.(attention|mlp)\.",
-            notes="For one CPU core. Patches of 16, 32 and 64, as one size is not for all; a quarter of the published width. It forecasts with "
-                  "16 unless asked otherwise, which leaves tokens at coarse scales, and does best on suite local. Coarse batches "
+            notes="For one CPU core. Patches of 16, 32 and 64, as one size is not for all; a quarter of the published width. It forecasts "
+                  "with 16 unless asked otherwise, which leaves tokens at coarse scales, and does best on suite local. Coarse batches "
                   "because it is to be fine-tuned at several scales: what it cannot forecast there, fine-tuning cannot wake.",
         ),
         Recipe(
