@@ -53,6 +53,7 @@ def test_the_shortcut_and_the_mixing_can_be_judged():
     assert set(scales["scale"]) == {0, 1, 2} and set(scales["regime"]) == {"in distribution", "cue random", "cue reversed"}
     weights = rows[rows["experiment"] == "weights"]
     assert np.allclose(weights.groupby(["seed", "variant", "step"])["weight"].sum(), 1)
+    assert set(rows.loc[rows["experiment"] == "mixing", "variant"]) == {"learned", "best single scale", "uniform", "stacked", "mixed loss"}
     mixed = rows[(rows["experiment"] == "mixing") & (rows["variant"] == "best single scale")]
     assert (mixed.merge(scales, on=["seed", "regime", "scale"]).pipe(lambda x: x["MSE_x"] - x["MSE_y"]) == 0).all()
 
