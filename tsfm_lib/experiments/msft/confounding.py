@@ -178,7 +178,7 @@ BUDGET = {
     "quick": {"steps": 10, "n": 200, "tested": 50,
               "budget": {"steps": 4, "batch": 16, "rates": 1, "every": 4, "patience": 2, "count": 20}},
     "laptop": {"steps": 1500, "n": 4000, "tested": 250,
-               "budget": {"steps": 80, "batch": 32, "rates": 2, "every": 20, "patience": 4, "count": 64}},
+               "budget": {"steps": 120, "batch": 24, "rates": 2, "every": 20, "patience": 2, "count": 64}},
     "full": {"steps": 5000, "n": 20_000, "tested": 2000,
              "budget": {"steps": 1500, "batch": 128, "rates": 3, "every": 50, "patience": 5, "count": 500}},
 }  # fmt: skip
