@@ -12,6 +12,7 @@ import torch
 from tsfm_lib import checkpoints, claims, finetune
 from tsfm_lib.experiments.msft import ablations, backbones, confounding, trials
 from tsfm_lib.experiments.msft.mixer import MixerConfig, MultiscaleMixer
+from tsfm_lib.finetune.scales import pyramid
 
 TINY = {"steps": 1, "batch": 2, "rates": 1, "every": 1, "patience": 1, "count": 4}
 HERE = {"steps": 0, "tested": 4, "budget": TINY, "weights": ""}
@@ -52,6 +53,7 @@ def test_the_shortcut_and_the_mixing_can_be_judged():
     assert set(scales["scale"]) == {0, 1, 2} and set(scales["regime"]) == {"in distribution", "cue random", "cue reversed"}
     weights = rows[rows["experiment"] == "weights"]
     assert np.allclose(weights.groupby(["seed", "variant", "step"])["weight"].sum(), 1)
+    assert set(rows.loc[rows["experiment"] == "mixing", "variant"]) == {"learned", "best single scale", "uniform", "stacked", "mixed loss"}
     mixed = rows[(rows["experiment"] == "mixing") & (rows["variant"] == "best single scale")]
     assert (mixed.merge(scales, on=["seed", "regime", "scale"]).pipe(lambda x: x["MSE_x"] - x["MSE_y"]) == 0).all()
 
@@ -82,6 +84,47 @@ def test_closing_both_ways_leaves_coarse_scales_with_nothing_to_hear():
 def test_skill_by_scale_has_a_row_a_scale():
     rows = confounding.skill(0, "days alone", 96, 0, 8, "")
     assert [row["scale"] for row in rows] == [0, 1, 2, 3] and all(np.isfinite(row["MSE"]) and row["mean_MSE"] > 0 for row in rows)
+
+
+def test_a_slower_alternation_is_seen_by_the_scales_whose_blocks_it_fills():
+    scale = lambda block, i: [
+        coarser_by(confounding.windows(0, regime, 6, "test", block).series, i) for regime in ("in distribution", "cue reversed")
+    ]
+    seen = {(block, i): np.abs(np.subtract(*scale(block, i))).max() > 0.1 for block in (1, 2, 4) for i in (0, 1, 2)}
+    assert seen == {(block, i): 2**i <= block for block in (1, 2, 4) for i in (0, 1, 2)}
+    same = confounding.windows(0, "in distribution", 6, "test")
+    assert np.array_equal(same.series, confounding.windows(0, "in distribution", 6, "test", 1).series)
+
+
+def coarser_by(series, halvings):
+    return pyramid(torch.as_tensor(series[:, :256]), halvings, True)[-1].numpy()
+
+
+def test_breaks_train_elsewhere_and_keep_out_of_the_judged_rows():
+    cell = {"seed": 0, "n": 8, **HERE, "block": 4, "regime": "in distribution"}
+    rows = run(confounding.breaks, [cell | {"variant": confounding.CLOSED}])
+    assert set(rows["experiment"]) == {"breaks", "breaks_by_scale"} and set(rows["regime"]) == {"in distribution"}
+    assert set(rows["test"]) == {"in distribution", "cue random", "cue reversed"}
+    random = confounding.windows(0, "cue random", 50, "train")
+    assert len(confounding.target(0, 50, 20, "cue random").train) == 50
+    assert np.array_equal(np.stack(confounding.target(0, 50, 20, "cue random").train)[:, 0], random.series)
+
+
+def test_weights_under_noise_are_reported_beside_those_that_would_be_best():
+    rows = pd.DataFrame(confounding.drift(0, 0.3, n=8, **HERE))
+    scales, mixed = rows[rows["experiment"] == "drift"], rows[rows["experiment"] == "drift_mixed"]
+    assert np.isclose(scales["learned"].sum(), 1) and np.isclose(scales["stacked"].sum(), 1) and scales["loss"].notna().all()
+    assert list(mixed["variant"]) == ["learned", "stacked", "uniform"] and (mixed["MSE"] < scales["MSE"].max() + 1e-9).all()
+    calm, noisy = (confounding.season(0, noise, 20, "test") for noise in (0.0, 1.0))
+    assert 0.9 < (noisy - calm).std() < 1.1 and np.abs(calm).max() <= 1
+
+
+def test_losses_are_those_that_training_weighs():
+    on = confounding.target(0, 8, 4)
+    done = trials.tuned("moirai", confounding.ARMS["msft"], on, 0, 0, TINY)
+    found, batch = confounding.losses(done.model, on.val), np.concatenate([on.val.contexts, on.val.futures], axis=-1)
+    loss = done.model.loss(torch.as_tensor(batch)).item()
+    assert np.isclose(loss, done.model.weights.detach().numpy() @ found, rtol=1e-4)
 
 
 # ---- 41 -------------------------------------------------------------------------------------------------------------------------------
