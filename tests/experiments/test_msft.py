@@ -12,7 +12,7 @@ import torch
 from tsfm_lib import checkpoints, claims, finetune
 from tsfm_lib.experiments.msft import ablations, backbones, confounding, trials
 from tsfm_lib.experiments.msft.mixer import MixerConfig, MultiscaleMixer
-from tsfm_lib.finetune.scales import pyramid
+from tsfm_lib.finetune.scales import Part, alignment, pyramid
 
 TINY = {"steps": 1, "batch": 2, "rates": 1, "every": 1, "patience": 1, "count": 4}
 HERE = {"steps": 0, "tested": 4, "budget": TINY, "weights": ""}
@@ -178,27 +178,49 @@ def test_the_mixer_reads_every_scale_and_learns():
 
 def test_components_and_scales_can_be_judged():
     cell = {"dataset": trials.MADE[0], "horizon": 96, **HERE}
-    several = lambda variants: [{"seed": seed, "variant": v, **cell} for seed in (0, 1) for v in variants]
-    rows = run(ablations.components, several(("msft", "no aggregator", "shared lora", "no mixing")))
-    rows = pd.concat([rows, run(ablations.scales, several(("msft", "one scale", "one scale, equal ensemble", ablations.EQUAL)))])
+    rows = run(ablations.variants, [{"seed": seed, "variant": v, **cell} for seed in (0, 1) for v in ablations.JUDGED])
     assert parts("M3", rows) == [True] * 3 and parts("M4", rows) == [True] * 3
     size = rows[rows["experiment"] == "scales"].groupby("variant")["trainable"].mean()
     assert abs(size[ablations.EQUAL] / size["msft"] - 1) < 0.1 and size["one scale"] < 0.6 * size["msft"]
-    same = rows[rows["variant"] == "msft"].groupby(["seed", "experiment"])["MSE"].mean().unstack()
-    assert (same["components"] == same["scales"]).all()
+    tables = rows[rows["variant"] == "msft"].groupby("experiment")["MSE"].agg(["count", "sum"])
+    assert set(tables.index) == set(ablations.TABLES) and (tables == [2, tables["sum"].iloc[0]]).all(axis=None)
+    assert np.allclose(rows[["w0", "w1", "w2", "w3"]].sum(axis=1), 1) and set(rows["K"]) == {0, 3}
+    found = ablations.worth(rows[rows["experiment"] == "components"])
+    by_hand = 100 * (1 - rows[rows["variant"] == "msft"]["MSE"].iloc[0] / rows[rows["variant"] == "no mixing"]["MSE"].iloc[0])
+    assert list(found) == ["no aggregator", "shared lora", "no mixing"] and found["no mixing"].n == 2
+    assert found["no mixing"].low <= by_hand <= found["no mixing"].high
 
 
 def test_every_variant_runs_and_only_what_is_named_differs():
     cell = {"seed": 0, "dataset": trials.MADE[0], "horizon": 96, **HERE}
-    for trial, variants in ((ablations.components, ablations.COMPONENTS), (ablations.scales, ("K = 1", "automatic K")),
-                            (ablations.pooling, ablations.POOLINGS)):  # fmt: skip
-        rows = [trial(variant=v, **cell) for v in variants if v != "msft"]
-        assert all(np.isfinite(row["MSE"]) for row in rows)
+    for name in ablations.VARIANTS:
+        for row in ablations.variants(variant=name, **cell) if name not in ablations.JUDGED else ():
+            assert np.isfinite(row["MSE"]), name
     plain = vars(ablations.PLAIN.design)
-    for name, found in {**ablations.COMPONENTS, **ablations.SWEEP, **ablations.POOLINGS}.items():
-        changed = sum(value != plain[key] for key, value in vars(found.design).items())
-        two = name.startswith(("one scale", "attention", "shared adapters and"))
-        assert changed == (0 if found is ablations.PLAIN else 1 + two), name
+    for name, found in ablations.VARIANTS.items():
+        if found is not None and name != "zero-shot":
+            changed = sum(value != plain[key] for key, value in vars(found.design).items())
+            two = name.startswith(("one scale", "attention", "shared adapters and"))
+            assert changed == (0 if found is ablations.PLAIN else 1 + two), name
+
+
+def test_what_a_step_costs_is_measured_for_every_number_of_scales():
+    rows = pd.DataFrame(ablations.costs(0, batch=2, rounds=1, steps=0, weights=""))
+    as_list = rows[rows["variant"] == "list"].set_index("K")
+    assert list(as_list.index) == [0, 1, 2, 3, 4] and (rows["ms"] > 0).all()
+    assert as_list["tokens"].is_monotonic_increasing and as_list["trainable"].is_monotonic_increasing
+    assert set(rows.loc[rows["K"] == 3, "tokens"]) == {as_list.loc[3, "tokens"]}
+
+
+def test_tokens_counted_from_the_left_are_matched_with_other_times():
+    even, ragged = (Part(0, 8, 4), Part(0, 4, 2)), (Part(2, 7, 3), Part(2, 4, 2))
+    assert torch.equal(alignment(*even), ablations.from_the_left(*even))
+    right, wrong = alignment(*ragged), ablations.from_the_left(*ragged)
+    assert right.shape == wrong.shape and torch.equal(right[9:], wrong[9:]) and not right[:2].any() and not wrong[:2].any()
+    assert (right != wrong).any(1)[2:9].sum() == 3  # every second token
+    cell = {"seed": 0, "dataset": trials.MADE[0], "context": ablations.RAGGED, "horizon": 96, **HERE}
+    both = [ablations.misaligned(variant=how, **cell)["MSE"] for how in ablations.COUNTED]
+    assert np.isfinite(both).all()
 
 
 # ---- what is run ----------------------------------------------------------------------------------------------------------------------
