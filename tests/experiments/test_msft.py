@@ -24,7 +24,7 @@ def untrained(monkeypatch):
     def start(backbone, seed, steps):
         return checkpoints.build(backbone, replace(trials.SMALL[backbone], layers=1), seed).eval()
 
-    for module in (trials, confounding, ablations):
+    for module in (trials, confounding, ablations, backbones):
         monkeypatch.setattr(module, "start", start)
 
 

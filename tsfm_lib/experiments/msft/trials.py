@@ -66,8 +66,8 @@ def source(name: str, seed: int = 0) -> SeriesSet:
 
 
 @lru_cache(maxsize=16)
-def cut(name: str, seed: int, horizon: int, count: int, tested: int | None) -> finetune.Target:
-    return finetune.target(source(name, seed if name in MADE else 0), CONTEXT, horizon, count=count, tested=tested)
+def cut(name: str, seed: int, horizon: int, count: int, tested: int | None, context: int = CONTEXT) -> finetune.Target:
+    return finetune.target(source(name, seed if name in MADE else 0), context, horizon, count=count, tested=tested)
 
 
 def tuned(backbone: str, how: Any, on: finetune.Target, seed: int, steps: int, budget: Mapping[str, Any]) -> finetune.Tuned:
@@ -92,9 +92,10 @@ def tokens(model: nn.Module) -> int:
     return sum(-(-n // size) + -(-h // size) for n, h in zip(model.contexts, ahead))
 
 
-def other_windows(name: str, seed: int, horizon: int, count: int, names: Sequence[str]) -> dict[str, finetune.targets.Windows]:
+def other_windows(name: str, seed: int, horizon: int, count: int, names: Sequence[str], context: int = CONTEXT
+                  ) -> dict[str, finetune.targets.Windows]:  # fmt: skip
     """The test windows of the sets that were not trained on."""
-    return {other: cut(other, seed, horizon, count, count).test for other in names if other != name}
+    return {other: cut(other, seed, horizon, count, count, context).test for other in names if other != name}
 
 
 def with_design(done: finetune.Tuned, **changes: Any) -> nn.Module:
