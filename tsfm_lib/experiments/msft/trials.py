@@ -34,8 +34,8 @@ SMALL = {
 """Where no weights ship: models that learn to forecast in a minute of one CPU core."""
 
 MADE = ("days and weeks", "days alone")
-"""Sets that need no download: 4 channels of hours, with a season of a day and, in the first, one of a week that only coarse scales see
-in their context."""
+"""Sets that need no download: 4 channels of hours with a season of a day, in the first also one of a week, which is slow enough for coarse
+scales to keep."""
 
 
 def weights_of(backbone: str) -> str:
