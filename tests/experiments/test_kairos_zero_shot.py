@@ -9,6 +9,7 @@ import torch
 
 from tsfm_lib import claims, data
 from tsfm_lib.evaluate.suites import Windows
+from tsfm_lib.experiments import trials
 from tsfm_lib.experiments.kairos import gift_eval, pool_sampling, zero_shot
 from tsfm_lib.models.scratch import DLinearConfig
 
@@ -21,10 +22,10 @@ def windows(n=10):
 
 
 def test_thinned_windows_keep_first_and_last_and_their_names():
-    few = zero_shot.thin(windows(), 3)
+    few = trials.thin(windows(), 3)
     assert few.series == ("s0", "s4", "s9") and few.starts.tolist() == [0, 4, 9]
     assert few.targets[1].tolist() == windows().targets[4].tolist()
-    assert len(zero_shot.thin(windows(), None)) == 10
+    assert len(trials.thin(windows(), None)) == 10
 
 
 def test_only_shipped_weights_have_a_fingerprint_and_it_is_part_of_their_cells():

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 import tsfm_lib
-from tsfm_lib.experiments.kairos.zero_shot import shipped
+from tsfm_lib.experiments.trials import shipped
 
 LENGTHS = (24, 40, 48, 64, 96, 160, 300, 512)
 ALLOWED = {"units-nano": {"trends": 3.5}}  # squared errors of noisy series drown those of clean trends, whose slope it overshoots

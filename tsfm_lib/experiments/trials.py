@@ -1,14 +1,24 @@
-"""Small models trained for one experiment: the same start, the same batches, and nothing different but what is tried."""
+"""What experiments of several papers share.
+
+Small models trained for one experiment: the same start, the same batches, and nothing different but what is tried. Shipped weights by
+name and fingerprint, and a few windows of each set of a suite.
+"""
 
 import copy
+import json
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
+from functools import lru_cache
+from hashlib import sha256
 from typing import Any
 
+import numpy as np
 import pandas as pd
 from torch import Tensor, nn
 
-from tsfm_lib import checkpoints
+from tsfm_lib import checkpoints, front
+from tsfm_lib.evaluate import suites
+from tsfm_lib.evaluate.suites import Windows
 from tsfm_lib.train import Recipe, Run, fit
 
 
@@ -39,3 +49,32 @@ def gains(rows: pd.DataFrame, by: str, metric: str, of: str) -> pd.DataFrame:
     rivals = [name for name in dict.fromkeys(rows["variant"]) if name != of]
     percent = 100 * (1 - wide[rivals].rdiv(wide[of], axis=0))
     return percent.melt(var_name="rival", value_name="gain", ignore_index=False).reset_index()
+
+
+# ---- what ships, and windows to judge it on ----------------------------------------------------------------------------------------------
+
+
+def shipped() -> list[str]:
+    """The forecasters whose weights come with the library."""
+    card = lambda folder: json.loads((folder / "card.json").read_text(encoding="utf-8"))
+    return [name for name, folder in front.shipped().items() if card(folder).get("task") == "forecasting"]
+
+
+def fingerprint(variant: str) -> str:
+    """The first 16 digits of the sha256 of shipped weights; "" for a model without."""
+    folder = front.shipped().get(variant)
+    return "" if folder is None else sha256((folder / "model.safetensors").read_bytes()).hexdigest()[:16]
+
+
+def thin(found: Windows, count: int | None) -> Windows:
+    """At most `count` of the windows, evenly spaced; None keeps all."""
+    if count is None or len(found) <= count:
+        return found
+    kept = np.linspace(0, len(found) - 1, count).round().astype(int)
+    names = tuple(found.series[i] for i in kept)
+    return replace(found, contexts=found.contexts[kept], targets=found.targets[kept], series=names, starts=found.starts[kept])
+
+
+@lru_cache(maxsize=2)
+def tasks(suite: str, count: int | None) -> tuple[Windows, ...]:
+    return tuple(thin(task.load(), count) for task in suites.suite(suite))

@@ -243,3 +243,11 @@ class ITransformer(Transformer):
 
     def forward(self, z: Float[Tensor, "B V C"], seen: Bool[Tensor, "B V C"]) -> Float[Tensor, "B V H Q"]:
         return self.head(self.encode(self.inputs(z), seen.any(-1)))
+
+
+def scaled_error(model: Windowed, batch: Tensor, generator: torch.Generator) -> Tensor:
+    """MSE in the units of the scaled series, as the benchmark counts it: the model's own loss is in units of each window, where nearly
+    constant windows weigh most."""
+    past, future = model.window(batch[..., : -model.config.horizon]), batch[..., -model.config.horizon :]
+    z, stats = standardise(past)
+    return (stats.invert(model(z, observed(past)))[..., 0] - future).square().mean()

@@ -7,7 +7,7 @@ import pandas as pd
 
 from tsfm_lib import checkpoints, paths
 from tsfm_lib.evaluate import aggregate, forecasting
-from tsfm_lib.experiments.kairos.zero_shot import tasks
+from tsfm_lib.experiments.trials import tasks
 from tsfm_lib.train import fit
 from tsfm_lib.train.recipes import RECIPES
 from tsfm_lib.train.streams import generated

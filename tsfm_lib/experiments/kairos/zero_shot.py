@@ -4,25 +4,20 @@ Both functions are cells of a sweep. `weights` is the fingerprint of the shipped
 that new weights invalidate their own cells and no others.
 """
 
-import json
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
-from functools import lru_cache
-from hashlib import sha256
 
 import numpy as np
 import pandas as pd
-import torch
-from torch import Tensor
 
 import tsfm_lib
-from tsfm_lib import checkpoints, data, front
+from tsfm_lib import checkpoints, data
 from tsfm_lib.data import Scaler
 from tsfm_lib.evaluate import aggregate, forecasting, suites
 from tsfm_lib.evaluate.comparison import Interval, interval
 from tsfm_lib.evaluate.suites import Windows
-from tsfm_lib.models.scratch import DLinearConfig, ITransformerConfig, PatchTSTConfig, WindowConfig, Windowed
-from tsfm_lib.nn.scaling import observed, standardise
+from tsfm_lib.experiments.trials import fingerprint, shipped, tasks
+from tsfm_lib.models.scratch import DLinearConfig, ITransformerConfig, PatchTSTConfig, WindowConfig, Windowed, scaled_error
 from tsfm_lib.train import Recipe, fit, streams
 
 BASELINES = ("seasonal-naive", "seasonal-naive-intervals", "ets", "theta", "ridge-lags", "dlinear-fit")
@@ -32,32 +27,6 @@ LOOK_BACK = 512
 
 
 # -- suites --
-
-
-def shipped() -> list[str]:
-    """The forecasters whose weights come with the library."""
-    card = lambda folder: json.loads((folder / "card.json").read_text(encoding="utf-8"))
-    return [name for name, folder in front.shipped().items() if card(folder).get("task") == "forecasting"]
-
-
-def fingerprint(variant: str) -> str:
-    """The first 16 digits of the sha256 of shipped weights; "" for a model without."""
-    folder = front.shipped().get(variant)
-    return "" if folder is None else sha256((folder / "model.safetensors").read_bytes()).hexdigest()[:16]
-
-
-def thin(found: Windows, count: int | None) -> Windows:
-    """At most `count` of the windows, evenly spaced; None keeps all."""
-    if count is None or len(found) <= count:
-        return found
-    kept = np.linspace(0, len(found) - 1, count).round().astype(int)
-    names = tuple(found.series[i] for i in kept)
-    return replace(found, contexts=found.contexts[kept], targets=found.targets[kept], series=names, starts=found.starts[kept])
-
-
-@lru_cache(maxsize=2)
-def tasks(suite: str, count: int | None) -> tuple[Windows, ...]:
-    return tuple(thin(task.load(), count) for task in suites.suite(suite))
 
 
 def suite_scores(suite: str, variant: str, count: int | None, weights: str) -> list[dict]:
@@ -134,14 +103,6 @@ def full_shot(variant: str, horizon: int, steps: int | None = None) -> FullShot:
 
 
 RIVALS = ("dlinear", "patchtst", "itransformer")
-
-
-def scaled_error(model: Windowed, batch: Tensor, generator: torch.Generator) -> Tensor:
-    """MSE in the units of the scaled series, as the benchmark counts it: the model's own loss is in units of each window, where nearly
-    constant windows weigh most."""
-    past, future = model.window(batch[..., : -model.config.horizon]), batch[..., -model.config.horizon :]
-    z, stats = standardise(past)
-    return (stats.invert(model(z, observed(past)))[..., 0] - future).square().mean()
 
 
 def trained(dataset: str, variant: str, horizon: int, seed: int, steps: int | None = None) -> Windowed:

@@ -18,12 +18,11 @@ from torch import nn
 from tsfm_lib import checkpoints, finetune
 from tsfm_lib.evaluate.comparison import interval
 from tsfm_lib.evaluate.metrics import DECILES
-from tsfm_lib.experiments.kairos.zero_shot import scaled_error
 from tsfm_lib.experiments.msft.mixer import MixerConfig, MultiscaleMixer
 from tsfm_lib.experiments.msft.trials import BACKBONES, CONTEXT, MADE, cut, other_windows, row, start, tuned, weights_of, with_design
 from tsfm_lib.finetune.design import CHOICES, METHODS, method
 from tsfm_lib.finetune.targets import Windows
-from tsfm_lib.models.scratch import DLinearConfig, PatchTSTConfig
+from tsfm_lib.models.scratch import DLinearConfig, PatchTSTConfig, scaled_error
 
 SETS = ("ETTh1", "ETTh2", "ETTm1", "ETTm2", "weather", "ecl_2ch")
 HORIZONS = (96, 192, 336, 720)

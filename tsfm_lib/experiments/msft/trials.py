@@ -16,7 +16,6 @@ from tsfm_lib import data, finetune, front
 from tsfm_lib.data import SeriesSet, as_series_set
 from tsfm_lib.evaluate.metrics import DECILES
 from tsfm_lib.experiments import trials
-from tsfm_lib.experiments.kairos.zero_shot import fingerprint
 from tsfm_lib.models.moirai import MoiraiConfig
 from tsfm_lib.models.moment import MomentConfig
 from tsfm_lib.models.units import UniTSConfig
@@ -39,7 +38,7 @@ scales to keep."""
 
 
 def weights_of(backbone: str) -> str:
-    return fingerprint(f"{backbone}-nano")
+    return trials.fingerprint(f"{backbone}-nano")
 
 
 @lru_cache(maxsize=4)

@@ -20,7 +20,7 @@ import tsfm_lib
 from tsfm_lib import checkpoints, data, front
 from tsfm_lib.errors import TsfmError
 from tsfm_lib.evaluate import metrics, suites
-from tsfm_lib.experiments.kairos.zero_shot import tasks
+from tsfm_lib.experiments.trials import tasks
 from tsfm_lib.interpret.capturing import Run
 from tsfm_lib.interpret.plans import sites
 

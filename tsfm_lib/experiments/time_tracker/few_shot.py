@@ -11,9 +11,9 @@ from typing import Any
 
 import tsfm_lib
 from tsfm_lib import checkpoints
-from tsfm_lib.experiments.kairos.zero_shot import fingerprint
 from tsfm_lib.experiments.time_tracker.targets import MIXED, errors, target, tuned
 from tsfm_lib.experiments.time_tracker.trials import SMALL, trained
+from tsfm_lib.experiments.trials import fingerprint
 from tsfm_lib.models.time_tracker import TimeTracker
 from tsfm_lib.train import Recipe, streams
 

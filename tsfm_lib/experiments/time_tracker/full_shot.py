@@ -10,9 +10,9 @@ from dataclasses import replace
 from typing import Any
 
 from tsfm_lib.experiments import trials
-from tsfm_lib.experiments.kairos import zero_shot
 from tsfm_lib.experiments.time_tracker.targets import MIXED, UNWATCHED, errors, scaled_error, target, windows
 from tsfm_lib.experiments.time_tracker.trials import SMALL
+from tsfm_lib.models import scratch
 from tsfm_lib.models.scratch import DLinearConfig, ITransformerConfig, PatchTSTConfig
 
 SETS = ("ETTh1", "ETTh2", "ETTm1", "ETTm2", "weather", "ecl_2ch")
@@ -46,7 +46,7 @@ def full_shot(seed: int, dataset: str, look_back: int, variant: str, steps: int,
     used = (lambda step: stream(step)[..., : look_back + chosen.horizon]) if ours else stream
     began = time.process_time()
     run = trials.trained(variant, chosen, used, seed, steps, horizon=chosen.horizon, batch=stream.batch, matrices="^$", rate=2e-3,
-                         warmup=min(20, steps), loss=scaled_error if ours else zero_shot.scaled_error, **UNWATCHED)  # fmt: skip
+                         warmup=min(20, steps), loss=scaled_error if ours else scratch.scaled_error, **UNWATCHED)  # fmt: skip
     spent = time.process_time() - began
     row = {"horizon": HORIZON, "parameters": sum(p.numel() for p in run.model.parameters()), "train_seconds": spent}
     return row | errors(run.model, found, look_back, HORIZON, count)
