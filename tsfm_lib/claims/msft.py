@@ -72,6 +72,7 @@ CLAIMS = (
             Difference("MSE", "msft", ("one scale, equal parameters", "one scale, equal ensemble"), needs="data", experiment="scales"),
         ),
         expects="lower error than K = 0, also when K = 0 has as many parameters or is averaged over as many copies",
+        limits="whether scales help beyond parameters and copies; that they are the main source is not tested by the rule",
         own=TRAINS,
     ),
     Claim(
@@ -117,7 +118,7 @@ CLAIMS = (
         said_by="paper",
         words="A frozen backbone avoids catastrophic forgetting.",
         said="",
-        source="discussion",
+        source="as a summary has it, among design trade-offs; not found in the digests",
         notebook=BACKBONES,
         unit="seed",
         rule=(

@@ -300,8 +300,10 @@ def _part(rule: Rule, c: Contrast, unit: str, least: int, seeds: int, tests: int
     elif c.seeds < seeds:
         verdict, why = UNRESOLVED, f"only {c.seeds} paired training seeds, at least {seeds} needed"
     elif truth is None:
-        verdict, why = UNRESOLVED, "the interval " + ("straddles a margin" if isinstance(rule, Equivalence) else
-                                                      "contains the level" if isinstance(rule, Threshold) else "contains zero")
+        widened = tests > 1 and not any(seen.low <= edge <= seen.high for edge in c.region)  # the one shown is not
+        verdict, why = UNRESOLVED, f"the interval{f', widened for {tests} comparisons,' * widened} " + (
+            "straddles a margin" if isinstance(rule, Equivalence) else "contains the level" if isinstance(rule, Threshold)
+            else "contains zero")  # fmt: skip
     elif not truth:
         verdict, why = REFUTED, "outside the margin" if isinstance(rule, Equivalence) else "the interval lies on the other side"
     elif rule.within and rule.within[0] <= seen.estimate <= rule.within[1]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import pandas as pd
 
@@ -92,6 +93,9 @@ class Table(pd.DataFrame):
     @property
     def _constructor(self) -> type:
         return pd.DataFrame
+
+    def drop(self, *arguments: Any, **options: Any) -> "Table":
+        return Table(super().drop(*arguments, **options))
 
     def __str__(self) -> str:
         return _text(self)
