@@ -39,6 +39,13 @@ def test_a_dose_costs_what_its_ablation_does(tiny, grid):
     assert row["MASE"].item() == pytest.approx(subjects.score(losses[None], unseen.dataset)[0], rel=1e-4)
 
 
+def test_fresh_weights_take_the_same_doses(tiny, grid):
+    fresh = pd.DataFrame(pruning.dose("timesfm-nano", tiny, "", SUITE, COUNT, 2, (0, 28), (0, 2), "untrained"))
+    learnt = grid[(grid["variant"] == "timesfm-nano") & grid["mlps"].isin([0, 2])]
+    both = fresh.merge(learnt, on=["order", "draw", "heads", "mlps"], suffixes=(" fresh", " learnt"))
+    assert len(both) == len(fresh) == len(learnt) and (both["MASE fresh"] != both["MASE learnt"]).all()
+
+
 def test_r3_can_be_judged_from_these_rows(grid):
     found = claims.judge("R3", pruning.judged(grid).assign(profile="laptop"))
     missing = [part.words for part in found.parts if "no recorded rows" in part.why]
