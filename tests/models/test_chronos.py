@@ -46,6 +46,15 @@ def test_forecasts_follow_the_scale():
     assert torch.equal(1024 * a, b)
 
 
+def test_z_scores_spare_a_level_the_bins_and_smooth_tokens_begin_close():
+    plain, centred, x = made(), made(scaling="std", smooth_start=True), series()
+    assert torch.equal(centred.tokenise(x).ids, centred.tokenise(x + 1024).ids)
+    assert len(plain.tokenise(x + 1024).ids.unique()) < len(centred.tokenise(x + 1024).ids.unique())
+    tokens = torch.nn.functional.normalize(centred.embedding.weight[centred.config.specials :], dim=1)
+    close, far = ((tokens[step:] * tokens[:-step]).sum(1).mean().item() for step in (1, 30))
+    assert close > 0.2 > abs(far)
+
+
 def test_missing_words_are_not_looked_at_and_only_distances_count():
     model, x = made(), series()
     with torch.no_grad():
@@ -211,7 +220,7 @@ def test_published_sizes_have_the_published_parameter_counts():
 
 def test_configurations_that_cannot_be_are_refused():
     for changes in ({"tokens": 4}, {"temperature": 0.0}, {"top_p": 0.0}, {"samples": 0}, {"low": 15.0}, {"quirks": ("bug",)},
-                    {"encoder_layers": 0}, {"max_distance": 4}):  # fmt: skip
+                    {"scaling": "level"}, {"encoder_layers": 0}, {"max_distance": 4}):  # fmt: skip
         with pytest.raises(ValueError):
             replace(ChronosConfig.tiny(), **changes)
     with pytest.raises(ValueError, match="tiny, mini, small, base, large"):

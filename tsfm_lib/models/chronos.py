@@ -17,10 +17,12 @@ Where we differ from the released code (its ways that matter for numbers are qui
 | decoding | the memory is repeated for every path | paths look at one memory | 20 times less of it |
 | unseen contexts | are learnt from | teach nothing | a series without a scale has no units |
 Left open by the paper and so our choice: variances of fresh weights (those of T5, tokens at `token_std`), cuts of a series in training.
+Ours alone, for small models (both off): z-scores in place of mean scaling, fresh tokens that are close where their values are.
 
 Shapes: R rows (batch x variates), T time, N tokens of the context, P tokens of the forecast, S paths, D width, C tokens in all.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -55,9 +57,11 @@ class ChronosConfig(T5Config):
     tokens: int = 4096  # C: bins and special tokens together
     low: float = -15.0  # first and last centre, in scales
     high: float = 15.0
+    scaling: str = "mean"  # mean: over the mean absolute value | std (ours): z-scores, so that a level takes up no bins
     specials: int = 3  # missing, end, and one that is never used
     end: bool = True  # an end token closes context and label
     tied: bool = True  # the embedding reads out, too
+    smooth_start: bool = False  # ours: fresh tokens are waves over the bins, so close values begin with close tokens
     token_std: float = 1.0  # of fresh embeddings, T5's own; the authors' training scales all fresh weights by 0.05
     samples: int = 20  # S
     temperature: float = 1.0
@@ -74,6 +78,8 @@ class ChronosConfig(T5Config):
         if not (self.samples > 0 and self.temperature > 0 and self.top_k >= 0 and 0 < self.top_p <= 1):
             raise ValueError("sampling needs samples >= 1, temperature > 0, top_k >= 0 and top_p in (0, 1], got "
                              f"{self.samples}, {self.temperature}, {self.top_k}, {self.top_p}")  # fmt: skip
+        if self.scaling not in ("mean", "std"):
+            raise ValueError(f"scaling must be mean or std, got {self.scaling!r}")
         if unknown := set(self.quirks) - set(QUIRKS):
             raise ValueError(f"unknown quirks {sorted(unknown)}; known are {', '.join(QUIRKS)}")
 
@@ -104,6 +110,11 @@ class Chronos(nn.Module):
         self.bins = TokenBins(c.tokens, c.low, c.high, c.specials)
         self.embedding = nn.Embedding(c.tokens, c.width)
         nn.init.normal_(self.embedding.weight, std=c.token_std)
+        if c.smooth_start:
+            bins = c.tokens - c.specials
+            place, cycles = torch.linspace(0, 1, bins)[:, None], (bins / 8) ** torch.rand(c.width)  # from one to bins / 8
+            waves = torch.cos(2 * math.pi * (cycles * place + torch.rand(c.width)))
+            self.embedding.weight.data[c.specials :] = c.token_std * 2**0.5 * waves
         self.encoder = T5Stack(c, c.encoder_layers)
         self.decoder = T5Stack(c, c.decoder_layers, decodes=True)
         self.head = None if c.tied else nn.Linear(c.width, c.tokens, bias=False)
@@ -116,10 +127,10 @@ class Chronos(nn.Module):
         return F.pad(ids, (0, 1), value=END) if self.config.end else ids
 
     def tokenise(self, context: Float[Tensor, "R T"]) -> Sentence:
-        """The last `context` steps in units of their mean absolute value."""
+        """The last `context` steps in units of their mean absolute value (or as z-scores)."""
         context = context[:, -self.config.context :].float()
         sums = torch.float32 if "float32_statistics" in self.config.quirks else torch.float64
-        statistics = standardise(context, kind="mean_abs", dtype=sums)[1]
+        statistics = standardise(context, kind="mean_abs" if self.config.scaling == "mean" else "std", dtype=sums)[1]
         ids = self.words(context, statistics)
         return Sentence(ids, ids != MISSING, statistics)
 

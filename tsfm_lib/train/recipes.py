@@ -63,10 +63,12 @@ RECIPES: dict[str, Recipe] = {
         ),
         Recipe(
             "chronos-t5-nano", "chronos-t5",
-            {"context": 256, "horizon": 64, "tokens": 1024, "width": 128, "heads": 8, "head_width": 16, "hidden": 256, "encoder_layers": 6,
-             "decoder_layers": 6, "dropout": 0.0, "scaled_scores": True, "quiet_start": 0.1, "token_std": 0.1},
-            steps=6_000, batch=32, context=256, horizon=64, ema=0.999, pool=200_000, log_every=50,
-            notes="For one CPU core, or better for a GPU: every step of a series is a token. 1,024 bins, a context of 256 steps.",
+            {"context": 256, "horizon": 64, "tokens": 1024, "low": -8.0, "high": 8.0, "scaling": "std", "width": 128, "heads": 8,
+             "head_width": 16, "hidden": 256, "encoder_layers": 6, "decoder_layers": 6, "dropout": 0.0, "scaled_scores": True,
+             "quiet_start": 0.1, "smooth_start": True, "token_std": 0.1},
+            steps=6_000, batch=16, context=256, horizon=64, ema=0.999, pool=200_000, log_every=50,
+            notes="For one CPU core, or better for a GPU: every step of a series is a token. 1,024 bins have no room for levels, hence "
+                  "z-scores; a context of 256 steps, because time goes with tokens.",
         ),
         Recipe(
             "toto-nano", "toto",
