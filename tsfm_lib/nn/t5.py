@@ -6,6 +6,7 @@ owns and hands to each of its layers; cross-attention has no positions. The resi
 
 from dataclasses import dataclass
 
+import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
@@ -75,7 +76,7 @@ class T5Layer(nn.Module):
         self.dropout = nn.Dropout(c.dropout)
         like_t5(*filter(None, (self.attend, self.cross)), self.mlp, quiet=c.quiet_start)
 
-    def forward(self, h: Float[Tensor, "B N D"], bias: Float[Tensor, "H N M"], mask: Bool[Tensor, "..."] | None = None,
+    def forward(self, h: Float[Tensor, "B N D"], bias: Float[Tensor, "*R H N M"], mask: Bool[Tensor, "..."] | None = None,
                 memory: Float[Tensor, "R L D"] | None = None, memory_mask: Bool[Tensor, "R 1 1 L"] | None = None,
                 past: tuple[Past | None, Past | None] = (None, None)) -> Float[Tensor, "B N D"]:  # fmt: skip
         h = h + self.dropout(self.attend(self.norm_self(h), mask=mask, bias=bias, past=past[0]))
@@ -120,6 +121,8 @@ class T5Stack(nn.Module):
             mask = causal(n, before + n, device=h.device) if n > 1 else None
         memory_mask = None if memory_seen is None else memory_seen[:, None, None]
         bias, h = self.bias(n, before + n, start=before), self.dropout(h)
+        if mask is not None and mask.any(-1).all():  # one mask for all layers, laid over the bias once: saves a sixth of a step
+            bias, mask = torch.where(mask, bias, -torch.inf), None
         for i, layer in enumerate(self.layers):
             h = layer(h, bias, mask, memory, memory_mask, past[i] if past else (None, None))
         return self.dropout(self.norm(h))
