@@ -129,6 +129,15 @@ def test_colours_tell_apart_for_the_colour_blind():
     assert distance.min() > 0.08
 
 
+def test_ten_layers_have_ten_colours():
+    assert len(set(plotting.colours([f"decoder.{i}.self" for i in range(10)]).values())) == 10
+
+
+def test_all_rows_of_a_heat_map_are_named_while_there_is_room():
+    figure = plotting.heat([[0.0]] * 18, [""], [f"row {i}" for i in range(18)], size="large")
+    assert [label.get_text() for label in figure.axes[0].get_yticklabels()] == [f"row {i}" for i in range(18)]
+
+
 def test_unknown_names_get_the_same_colours_everywhere_and_none_twice():
     names = ["kairos", "first", "second", "third", "fourth"]
     found = plotting.colours(names)

@@ -43,6 +43,7 @@ COLOURS = {
 VERDICTS = {"reproduced": BLUE, "direction holds": SKY, "not resolved": GREY, "refuted here": RED, "needs data": PALE,
             "needs official weights": PALE}
 _SPARE = (BLUE, ORANGE, GREEN, RED, PURPLE, SKY, INK)      # told apart as thin lines on white
+_MORE = (BROWN, YELLOW, GREY)                              # for an eighth name and two more
 
 
 def theme() -> None:
@@ -76,7 +77,7 @@ def colours(names: Iterable[Any]) -> dict[Any, str]:
     taken: set[str] = set()
     for name in sorted(names, key=lambda n: (str(n).lower() not in COLOURS, names.index(n))):
         if found[name] in taken:
-            found[name] = next((spare for spare in _SPARE if spare not in taken and spare not in found.values()), found[name])
+            found[name] = next((spare for spare in (*_SPARE, *_MORE) if spare not in taken and spare not in found.values()), found[name])
         taken.add(found[name])
     return found
 
@@ -238,8 +239,8 @@ def heat(matrix: ArrayLike, xlabels: Sequence[Any] | None = None, ylabels: Seque
     sns.heatmap(values, ax=axes, cmap="vlag" if diverging else "viridis", center=0 if diverging else None, annot=numbers, fmt=".2g",
                 vmin=-bound if diverging else None, vmax=bound, annot_kws={"size": "small"}, linewidths=0.5 if numbers else 0,
                 cbar_kws={"label": label, "shrink": 0.9})
-    for axis, names, n in ((axes.xaxis, xlabels, values.shape[1]), (axes.yaxis, ylabels, values.shape[0])):
-        at = np.arange(0, n, max(1, -(-n // 12)))
+    for axis, names, n, most in ((axes.xaxis, xlabels, values.shape[1], 12), (axes.yaxis, ylabels, values.shape[0], 24)):
+        at = np.arange(0, n, max(1, -(-n // most)))
         axis.set_ticks(at + 0.5, [str(i if names is None else names[i]) for i in at], rotation=0)
     crowded = sum(len(t.get_text()) for t in axes.get_xticklabels()) > 9 * SIZES[size][0]
     axes.tick_params(length=0)

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import asdict, replace
 from functools import lru_cache
 from hashlib import sha256
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -61,9 +62,17 @@ def shipped() -> list[str]:
 
 
 def fingerprint(variant: str) -> str:
-    """The first 16 digits of the sha256 of shipped weights; "" for a model without."""
+    """The digest of shipped weights; "" for a model without."""
     folder = front.shipped().get(variant)
-    return "" if folder is None else sha256((folder / "model.safetensors").read_bytes()).hexdigest()[:16]
+    return "" if folder is None else digest(folder)
+
+
+def digest(folder: Path) -> str:
+    """The first 16 digits of the sha256 of all weights in a folder: new weights invalidate their own cells of a sweep and no others."""
+    found = sha256()
+    for file in sorted(folder.glob("*.safetensors")):
+        found.update(file.read_bytes())
+    return found.hexdigest()[:16]
 
 
 def thin(found: Windows, count: int | None) -> Windows:

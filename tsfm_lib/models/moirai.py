@@ -22,6 +22,7 @@ Where we differ from the released code (its ways that matter for numbers are qui
 | several patch sizes  | one packed row | one pass for each size | the same numbers, no padding |
 | heads                | 64 wide | `head_width` | smaller models |
 | patch size           | by the frequency, or by validation | `config.patch`, or asked for | frequencies are not passed around |
+| short horizons       | as many tokens as asked for | cut from `least_horizon` steps, where it is set | training hid no fewer |
 
 Shapes: B samples, V variates, T time, R rows (B x V), N tokens of a row, L tokens that attend to each other (V x N), P steps of the
 longest patch, D width, H heads, S patch sizes.

@@ -6,7 +6,6 @@ ask a model for one path, in a way that draws nothing at random: an ablation mus
 
 from dataclasses import dataclass
 from functools import lru_cache
-from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +19,7 @@ import tsfm_lib
 from tsfm_lib import checkpoints, data, front
 from tsfm_lib.errors import TsfmError
 from tsfm_lib.evaluate import metrics, suites
-from tsfm_lib.experiments.trials import tasks
+from tsfm_lib.experiments.trials import digest, tasks
 from tsfm_lib.interpret.capturing import Run
 from tsfm_lib.interpret.plans import sites
 
@@ -110,17 +109,9 @@ def architecture(model: nn.Module) -> str:
     return next(name for name, entry in MODELS.items() if entry.cls == type(model).__name__)
 
 
-def fingerprint(name: str, folder: str = "") -> str:
-    """The first 16 digits of the sha256 of the weights: new weights invalidate their own cells of a sweep and no others."""
-    digest = sha256()
-    for file in sorted(place(name, folder).glob("*.safetensors")):
-        digest.update(file.read_bytes())
-    return digest.hexdigest()[:16]
-
-
 def cell(name: str, folder: str = "") -> dict[str, str]:
     """What a cell of a sweep says about a model."""
-    return {"variant": name, "folder": folder, "weights": fingerprint(name, folder)}
+    return {"variant": name, "folder": folder, "weights": digest(place(name, folder))}
 
 
 def training_seed(name: str) -> int:
