@@ -63,18 +63,18 @@ RECIPES: dict[str, Recipe] = {
         ),
         Recipe(
             "chronos-t5-nano", "chronos-t5",
-            {"context": 256, "horizon": 64, "tokens": 1024, "low": -8.0, "high": 8.0, "scaling": "std", "width": 128, "heads": 8,
+            {"context": 160, "horizon": 64, "tokens": 1024, "low": -8.0, "high": 8.0, "scaling": "std", "width": 128, "heads": 8,
              "head_width": 16, "hidden": 256, "encoder_layers": 6, "decoder_layers": 6, "dropout": 0.0, "scaled_scores": True,
              "quiet_start": 0.1, "smooth_start": True, "token_std": 0.1},
-            steps=6_000, batch=16, context=256, horizon=64, ema=0.999, pool=200_000, log_every=50,
+            steps=6_000, batch=16, context=160, horizon=64, ema=0.999, pool=200_000, log_every=50,
             notes="For one CPU core, or better for a GPU: every step of a series is a token. 1,024 bins have no room for levels, hence "
-                  "z-scores; a context of 256 steps, because time goes with tokens.",
+                  "z-scores; a context of 160 steps, a week of hours nearly, because time goes with tokens.",
         ),
         Recipe(
             "toto-nano", "toto",
             {"context": 512, "patch": 32, "width": 128, "heads": 8, "layers": 6, "hidden": 384, "space_every": None, "components": 8,
              "rope_base": 100.0, "dropout": 0.0, "samples": 100},
-            minutes=45, ema=0.999, pool=200_000, log_every=50,
+            steps=6_000, ema=0.999, pool=200_000, log_every=50,
             notes="For one CPU core. Every patch of a series is forecast from those before it, the 96 steps behind the context included. "
                   "Generated series have one variate, so no layer looks across them: such a layer would be a linear map.",
         ),
