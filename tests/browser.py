@@ -67,6 +67,7 @@ class Browser:
             self.socket = self._await(lambda: websocket_connect(address, max_message_size=1 << 28))
             for domain in ("Page", "Runtime", "Log", "Network"):
                 self.command(f"{domain}.enable")
+            self.command("Emulation.setFocusEmulationEnabled", enabled=True)        # a page without focus does half of its work
         except BaseException:
             self.__exit__()
             raise

@@ -140,7 +140,7 @@ LOOK = """(async () => {
     formulas: formulas.length,
     flat: formulas.filter(one => Math.min(one.getBoundingClientRect().height, one.getBoundingClientRect().width) < 1)
                   .map(one => one.getAttribute("aria-label")),
-    wide: [...document.querySelectorAll("p svg, li svg")].filter(one => one.getBoundingClientRect().right > 391).length,
+    wide: formulas.filter(one => !one.closest(".formula, .scroll") && one.getBoundingClientRect().right > 391).length,
   };
 })()"""
 
