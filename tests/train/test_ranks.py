@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -57,11 +58,15 @@ def test_killed_ranks_go_on_and_end_in_the_same_bytes(together, tmp_path):
     killed = torchrun("dying ranks", tmp_path, restarts=1)
     assert killed.returncode != 0 and "Signal 9 (SIGKILL)" in killed.stderr, killed.stderr[-3000:]
     assert load_state(tmp_path / "checkpoint.safetensors")[1]["step"] == 30 and not (tmp_path / "model.safetensors").exists()
+    shutil.copytree(tmp_path, tmp_path / "alone")
     done = torchrun("rank", tmp_path)
     assert done.returncode == 0, done.stderr[-3000:]
     same_ends(together / "straight", tmp_path)
     card = json.loads((tmp_path / "card.json").read_text())
     assert [(s["from_step"], s["ranks"]) for s in card["sessions"]] == [(0, 2), (20, 2), (30, 2)]
+    alone = fit(Toy(), Waves(), recipe(), folder=tmp_path / "alone", progress=False, device="cpu")          # on one process, too
+    assert [s["ranks"] for s in alone.card["sessions"]] == [2, 2, 1] and len(alone.curve) == 60
+    assert alone.curve["loss"].iloc[-10:].mean() < 0.5 * alone.curve["loss"].iloc[:10].mean()
 
 
 def test_a_checkpoint_that_only_the_first_rank_sees_is_refused(tmp_path, monkeypatch):
