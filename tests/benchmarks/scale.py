@@ -170,6 +170,15 @@ def _short(n: float) -> str:
     return f"{n:g}"
 
 
+def _lasting(days: float) -> str:
+    """
+    >>> _lasting(0.016), _lasting(4.01), _lasting(4500)
+    ('23 minutes', '4 days', '12 years')
+    """
+    unit, per = next(((u, p) for u, p in (("years", 365), ("days", 1), ("hours", 1 / 24)) if days >= 2 * p), ("minutes", 1 / 1440))
+    return f"{_days(days / per)} {unit}"
+
+
 def _days(x: float) -> str:
     """
     >>> _days(0.0521), _days(41.234), _days(12345)
@@ -181,14 +190,14 @@ def _days(x: float) -> str:
 
 def table(got: Mapping[str, float]) -> str:
     """The markdown between the two marks of SCALING.md."""
-    lines = ["| run | work | core-days | years of 2 cores | GPU-hours, assumed | GB | times what was measured |", f"|{'---|' * 7}"]
+    lines = ["| run | work | core-days | two cores, at most | GPU-hours, assumed | GB | times what was measured |", f"|{'---|' * 7}"]
     for e in estimates(got):
         days = " to ".join(dict.fromkeys((_days(e.low), _days(e.high))))
-        lines.append(f"| {e.run} | {e.work} | {days} | {_days(e.high / 2 / 365)} | {'' if e.gpu is None else _days(e.gpu)} | {_days(e.gb)} "
+        lines.append(f"| {e.run} | {e.work} | {days} | {_lasting(e.high / 2)} | {'' if e.gpu is None else _days(e.gpu)} | {_days(e.gb)} "
                      f"| {_short(e.beyond)} |")  # fmt: skip
     lines += ["", "| cost against | exponent |", "|---|---|", *(f"| {name} | {slope:.2f} |" for name, slope in exponents(got).items())]
-    lines += ["", "| held out | CPU s a series, foretold from the smaller sizes | measured |", "|---|---|---|",
-              *(f"| {name} | {told:.3g} | {found:.3g} |" for name, (told, found) in checks(got).items())]  # fmt: skip
+    lines += ["", "| held out | CPU s a series, foretold from the smaller sizes | measured | ratio |", f"|{'---|' * 4}",
+              *(f"| {name} | {told:.3g} | {found:.3g} | {told / found:.2f} |" for name, (told, found) in checks(got).items())]  # fmt: skip
     return "\n".join(lines)
 
 
