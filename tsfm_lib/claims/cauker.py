@@ -14,7 +14,7 @@ CORPORA = ("cauker", "mean-kernelsynth", "kernelsynth", "scm")
 CLAIMS = (
     Claim(
         id="C1",
-        short="CauKer > +means > KernelSynth > SCM",
+        short="CauKer > means > KernelSynth > SCM",
         paper=PAPER,
         said_by="paper",
         words="For classification CauKer beats mean functions with KernelSynth, that beats KernelSynth, that beats an SCM.",
