@@ -9,7 +9,7 @@ Verdicts: reproduced, direction holds, not resolved, refuted here, needs officia
 typed in. How rules work and how several combine stands in `rules.py`; the claims stand in one file per paper.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from math import ceil
 
@@ -23,7 +23,7 @@ from tsfm_lib.claims.verdict import Table, Verdict
 from tsfm_lib.errors import TsfmError, nearest
 
 __all__ = ["CLAIMS", "OWN_DATA", "Chance", "Claim", "Difference", "Equivalence", "Ordered", "Part", "Threshold", "Verdict",
-           "by_chance", "claim", "judge", "recorded", "scoreboard", "table"]
+           "by_chance", "claim", "judge", "recorded", "scoreboard", "standing", "table"]
 
 CLAIMS: dict[str, Claim] = {c.id: c for module in (kairos, time_tracker, cauker, msft, redundancies) for c in module.CLAIMS}
 
@@ -42,13 +42,13 @@ def claim(id: str) -> Claim:
     return CLAIMS[id.upper()]
 
 
-def judge(id: str, rows: pd.DataFrame) -> Verdict:
-    """The verdict on a claim from its recorded rows.
+def judge(id: str, rows: pd.DataFrame, *, alpha: float = ALPHA, widen: bool = True) -> Verdict:
+    """The verdict on a claim from its recorded rows; `alpha` and `widen` only to ask what another habit would have said.
 
     >>> judge("K3", pd.DataFrame()).verdict
     'not resolved'
     """
-    return _verdict.judge_claim(claim(id), rows)
+    return _verdict.judge_claim(claim(id), rows, alpha, widen)
 
 
 def recorded(id: str) -> pd.DataFrame:
@@ -68,18 +68,30 @@ def table(verdicts: Iterable[Verdict] | None = None, recorded_only: bool = False
 
 
 def scoreboard(recorded_only: bool = False) -> Table:
+    board = standing()
+    board = board[board["parts"] > 0] if recorded_only else board
+    board.insert(0, "quantity", board["id"] + " " + board["words"])
+    return Table(board[["quantity", "said_by", "said", "measured", "interval", "verdict"]].set_axis(list(_verdict.COLUMNS), axis=1))
+
+
+def standing(verdicts: Mapping[str, Verdict] | None = None) -> pd.DataFrame:
+    """How every claim stands, a line each: who said what, what was measured, the verdict and its reason, its kind of rule, its notebook.
+
+    `measured`, `interval` and `clearance` (see `Part`) are those of the part that decided, "-" where nothing is recorded.
+    `verdicts` by claim, where they are known already; otherwise all claims are judged from their recorded rows.
+    """
     lines = []
-    for id, one in CLAIMS.items():
-        rows = recorded(id)
-        if not len(rows) and recorded_only:
-            continue
-        v = judge(id, rows)
-        if not v.parts or all(part.interval is None for part in v.parts):
-            v_text = v.verdict if v.verdict.startswith("needs") else "not yet measured"
-            lines.append((f"{id} {one.words}", one.said_by, one.said or "-", "-", "-", v_text))
-        else:
-            lines.append((f"{id} {one.words}", one.said_by, one.said or "-", v.measured, v.interval, v.verdict))
-    return Table(pd.DataFrame(lines, columns=list(_verdict.COLUMNS)))
+    for id, v in ({id: judge(id, recorded(id)) for id in CLAIMS} if verdicts is None else verdicts).items():
+        one, part = claim(id), v.decided_by
+        judged = [rule for rule in one.rules if not rule.beside]
+        lines.append({
+            "id": id, "short": one.short, "words": one.words, "paper": one.paper, "said_by": one.said_by, "said": one.said or "-",
+            "deciding": v.quantity if part else "-", "measured": v.measured, "interval": v.interval,
+            "clearance": part.clearance if part else float("nan"), "n": v.n, "unit": one.unit, "recorded_at": v.profile or "-",
+            "recorded": v.recorded or "-", "verdict": v.standing, "why": v.why, "notebook": one.notebooks[0],
+            "kind": " and ".join(dict.fromkeys(type(rule).__name__.lower() for rule in judged)), "comparisons": one.comparisons,
+            "parts": len(v.parts)})  # fmt: skip
+    return pd.DataFrame(lines)
 
 
 @dataclass(frozen=True)

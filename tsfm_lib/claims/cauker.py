@@ -14,6 +14,7 @@ CORPORA = ("cauker", "mean-kernelsynth", "kernelsynth", "scm")
 CLAIMS = (
     Claim(
         id="C1",
+        short="CauKer > means > KernelSynth > SCM",
         paper=PAPER,
         said_by="paper",
         words="For classification CauKer beats mean functions with KernelSynth, that beats KernelSynth, that beats an SCM.",
@@ -37,6 +38,7 @@ CLAIMS = (
     ),
     Claim(
         id="C2",
+        short="accuracy grows with CauKer corpus size",
         paper=PAPER,
         said_by="paper",
         words="Accuracy grows with the size of a CauKer corpus; real corpora scale irregularly.",
@@ -62,6 +64,7 @@ CLAIMS = (
     ),
     Claim(
         id="C3",
+        short="accuracy grows with model size",
         paper=PAPER,
         said_by="paper",
         words="Accuracy grows with the size of the model on CauKer.",
@@ -93,6 +96,7 @@ CLAIMS = (
     ),
     Claim(
         id="C4",
+        short="harder to fit, smoother to transfer",
         paper=PAPER,
         said_by="paper",
         words="CauKer is harder to fit and yet transfers more smoothly over the epochs.",
@@ -110,6 +114,7 @@ CLAIMS = (
     ),
     Claim(
         id="C5",
+        short="DTW trees show blocks and anomalies",
         paper=PAPER,
         said_by="paper",
         words="Hierarchical clustering under DTW shows blocks and anomalies.",
@@ -130,6 +135,7 @@ CLAIMS = (
     ),
     Claim(
         id="C6",
+        short="mean functions matter",
         paper=PAPER,
         said_by="paper",
         words="Mean functions matter.",
@@ -167,6 +173,7 @@ CLAIMS = (
     ),
     Claim(
         id="C7",
+        short="deeper graphs help, then stop helping",
         paper=PAPER,
         said_by="seed",
         words="Deeper causal graphs help, then stop helping.",
@@ -184,6 +191,7 @@ CLAIMS = (
     ),
     Claim(
         id="C8",
+        short="spectral gaps that added kernels close",
         paper=PAPER,
         said_by="seed",
         words="The generator leaves gaps in the spectrum that UCR covers, and kernels made for them close the gaps.",
@@ -201,6 +209,7 @@ CLAIMS = (
     ),
     Claim(
         id="C9",
+        short="kernel bank and activations matter",
         paper=PAPER,
         said_by="seed",
         words="Accuracy is sensitive to the kernel bank and to the activations.",
@@ -217,6 +226,7 @@ CLAIMS = (
     ),
     Claim(
         id="C10",
+        short="as good as real data with 20 x fewer",
         paper=PAPER,
         said_by="paper",
         words="It matches pretraining on real series with up to 20 times fewer of its own.",

@@ -27,6 +27,7 @@ class Claim:
     rule: Rule | tuple[Rule, ...]
     expects: str
     limits: str = ""            # what this rule cannot test
+    short: str = ""             # the words for a picture, at most 40 letters
     own: str = ""               # why one cannot test it on a series of one's own (unless a check is registered)
     units: int = 5
     seeds: int = 5              # 0: nothing is trained for this claim

@@ -19,6 +19,7 @@ MIXED, CALM, FULL = {"density": 0.35}, {"density": 0.0}, {"density": 1.0}
 CLAIMS = (
     Claim(
         id="K1",
+        short="sizes by block beat one fixed size",
         paper=PAPER,
         said_by="paper",
         words="Patch sizes chosen per block beat one fixed size on series whose density of events varies.",
@@ -41,6 +42,7 @@ CLAIMS = (
     ),
     Claim(
         id="K2",
+        short="smaller patches where the signal jumps",
         paper=PAPER,
         said_by="paper",
         words="Smaller patches are chosen where the signal changes abruptly.",
@@ -59,6 +61,7 @@ CLAIMS = (
     ),
     Claim(
         id="K3",
+        short="own spectrum > kin > stranger > fixed",
         paper=PAPER,
         said_by="paper",
         words="A series' own spectrum serves its rotary frequencies better than another's of its kind, that better than "
@@ -88,6 +91,7 @@ CLAIMS = (
     ),
     Claim(
         id="K4",
+        short="two forecast tokens are best",
         paper=PAPER,
         said_by="paper",
         words="Two forecast tokens are the best number overall.",
@@ -111,6 +115,7 @@ CLAIMS = (
     ),
     Claim(
         id="K5",
+        short="a bias keeps routing from collapsing",
         paper=PAPER,
         said_by="paper",
         words="Updating a bias holds the target shares of the patch sizes without an auxiliary loss; without it routing collapses.",
@@ -128,6 +133,7 @@ CLAIMS = (
     ),
     Claim(
         id="K6",
+        short="best MASE on GIFT-Eval, few parameters",
         paper=PAPER,
         said_by="paper",
         words="Best MASE and second-best CRPS on GIFT-Eval among the models listed, with few parameters.",
@@ -185,6 +191,7 @@ CLAIMS = (
     ),
     Claim(
         id="K7",
+        short="predictable series first helps",
         paper=PAPER,
         said_by="paper",
         words="Sampling the pretraining pool by predictability helps at equal steps.",
@@ -203,6 +210,7 @@ CLAIMS = (
     ),
     Claim(
         id="K8",
+        short="fewer tokens at equal accuracy",
         paper=PAPER,
         said_by="paper",
         words="Adaptive patches need fewer tokens at equal accuracy.",
@@ -221,6 +229,7 @@ CLAIMS = (
     ),
     Claim(
         id="K9",
+        short="10M model wins on unseen sets",
         paper=PAPER,
         said_by="paper",
         words="The 10M model beats other foundation models, and models trained on the target, without seeing it.",

@@ -12,6 +12,7 @@ PLANTED = "it needs a shortcut that was planted"
 CLAIMS = (
     Claim(
         id="M1",
+        short="plain tuning is confounded by scale",
         paper=PAPER,
         said_by="paper",
         words="Naive fine-tuning is confounded by scale.",
@@ -32,6 +33,7 @@ CLAIMS = (
     ),
     Claim(
         id="M2",
+        short="MSFT beats full tuning, probe and LoRA",
         paper=PAPER,
         said_by="paper",
         words="Multi-scale fine-tuning has lower error than full fine-tuning, a linear probe and LoRA.",
@@ -46,6 +48,7 @@ CLAIMS = (
     ),
     Claim(
         id="M3",
+        short="each component contributes",
         paper=PAPER,
         said_by="paper",
         words="Each component contributes.",
@@ -60,6 +63,7 @@ CLAIMS = (
     ),
     Claim(
         id="M4",
+        short="several scales are the main gain",
         paper=PAPER,
         said_by="paper",
         words="Having several scales is itself the main source of the gain.",
@@ -77,6 +81,7 @@ CLAIMS = (
     ),
     Claim(
         id="M5",
+        short="mixing weights act as an ensemble",
         paper=PAPER,
         said_by="paper",
         words="Learned mixing weights act as an ensemble over scales.",
@@ -95,6 +100,7 @@ CLAIMS = (
     ),
     Claim(
         id="M6",
+        short="works for probabilistic forecasts",
         paper=PAPER,
         said_by="paper",
         words="It works for probabilistic forecasts.",
@@ -114,6 +120,7 @@ CLAIMS = (
     ),
     Claim(
         id="M7",
+        short="a frozen backbone does not forget",
         paper=PAPER,
         said_by="paper",
         words="A frozen backbone avoids catastrophic forgetting.",
@@ -133,6 +140,7 @@ CLAIMS = (
     ),
     Claim(
         id="M8",
+        short="beats models trained from scratch",
         paper=PAPER,
         said_by="paper",
         words="It beats models trained from scratch.",

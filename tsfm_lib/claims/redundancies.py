@@ -15,6 +15,7 @@ ALL = "share of heads"
 CLAIMS = (
     Claim(
         id="R1",
+        short="middle layers are redundant, others not",
         paper=PAPER,
         said_by="paper",
         words="Middle layers are redundant, early and late ones are not.",
@@ -34,6 +35,7 @@ CLAIMS = (
     ),
     Claim(
         id="R2",
+        short="high stable rank: the head can go",
         paper=PAPER,
         said_by="paper",
         words="Stable rank of the query-key product predicts which heads can go: high rank, low cost.",
@@ -52,6 +54,7 @@ CLAIMS = (
     ),
     Claim(
         id="R3",
+        short="28 % of heads and 2 MLPs go for 6 %",
         paper=PAPER,
         said_by="paper",
         words="28 % of the heads and two MLPs can go for 6 %, and the intrinsic order beats a random one.",
@@ -75,6 +78,7 @@ CLAIMS = (
     ),
     Claim(
         id="R4",
+        short="sharp heads parrot, diffuse ones can go",
         paper=PAPER,
         said_by="paper",
         words="Sharp heads drive parroting and seasonality, diffuse ones are disposable; cross-attention does it rather than MLPs.",
@@ -97,6 +101,7 @@ CLAIMS = (
     ),
     Claim(
         id="R5",
+        short="encoder-decoders can do without MLPs",
         paper=PAPER,
         said_by="seed",
         words="Encoder-decoders tolerate the removal of MLPs, decoders do not.",
@@ -117,6 +122,7 @@ CLAIMS = (
     ),
     Claim(
         id="R6",
+        short="half of a layer's heads go within 1 pp",
         paper=PAPER,
         said_by="seed",
         words="In each layer a good part of the heads can be removed within one percentage point of MASE.",
@@ -136,6 +142,7 @@ CLAIMS = (
     ),
     Claim(
         id="R7",
+        short="rankings that see data beat stable rank",
         paper=PAPER,
         said_by="seed",
         words="A ranking that looks at data is more precise than stable rank.",
@@ -152,6 +159,7 @@ CLAIMS = (
     ),
     Claim(
         id="R8",
+        short="pruning buys time",
         paper=PAPER,
         said_by="ours",
         words="Pruning buys time.",
@@ -170,6 +178,7 @@ CLAIMS = (
     ),
     Claim(
         id="R9",
+        short="early form, middle repeat, late select",
         paper=PAPER,
         said_by="paper",
         words="Early layers form the forecast, middle ones repeat it and raise its entropy, late ones select.",
@@ -189,6 +198,7 @@ CLAIMS = (
     ),
     Claim(
         id="R10",
+        short="parroting can be parted from accuracy",
         paper=PAPER,
         said_by="paper's question",
         words="Parroting can be separated from accuracy.",

@@ -60,6 +60,22 @@ class Part:
     said: str = ""
     suffix: str = ""
     beside: bool = False        # reported, not judged
+    region: tuple[float, float] = (0.0, np.inf)
+
+    @property
+    def clearance(self) -> float:
+        """Way from the estimate to the nearest edge of the region, in half-widths of the interval: above 1 the interval lies
+        inside, below -1 outside, whatever the kind of rule and its unit. At most 100.
+
+        >>> part = Part("gain", DIRECTION, Interval(2.0, 1.0, 3.0, 5, "paired t"))
+        >>> part.clearance
+        2.0
+        """
+        if self.interval is None:
+            return float("nan")
+        half = (self.interval.high - self.interval.low) / 2
+        way = min(self.interval.estimate - self.region[0], self.region[1] - self.interval.estimate)
+        return float(np.clip(way / max(half, 1e-12), -100, 100))
 
     def measured(self) -> str:
         return "-" if self.interval is None else number(self.interval.estimate) + self.suffix
@@ -82,7 +98,7 @@ def number(x: float) -> str:
     return str(x) if not np.isfinite(x) else np.format_float_positional(float(f"{x:.3g}"), trim="-")
 
 
-def decide(values: ArrayLike, region: tuple[float, float], tests: int = 1) -> tuple[bool | None, Interval]:
+def decide(values: ArrayLike, region: tuple[float, float], tests: int = 1, alpha: float = ALPHA) -> tuple[bool | None, Interval]:
     """(True, .) inside the region, (False, .) wholly outside it, (None, .) not resolved.
 
     >>> decide([1.0, 1.1, 0.9, 1.0, 1.05], (0.0, np.inf))[0], decide([1.0, -1.1, 0.9], (0.0, np.inf))[0]
@@ -90,10 +106,10 @@ def decide(values: ArrayLike, region: tuple[float, float], tests: int = 1) -> tu
     """
     low, high = region
     two_sided = np.isfinite(low) and np.isfinite(high)          # two one-sided tests: each side has its own alpha
-    seen = interval(values, level=1 - ALPHA * (2 if two_sided else 1))
+    seen = interval(values, level=1 - alpha * (2 if two_sided else 1))
     if low < seen.low and seen.high < high:
         return True, seen
-    wide = seen if tests == 1 and not two_sided else interval(values, level=1 - ALPHA / tests)
+    wide = seen if tests == 1 and not two_sided else interval(values, level=1 - alpha / tests)
     return (False if wide.high < low or wide.low > high else None), seen
 
 
@@ -279,22 +295,22 @@ class Threshold(Rule):
         return f"threshold: {self.metric}{of} {self.side} {number(self.level)}{self._where()}"
 
 
-def parts(rule: Rule, rows: pd.DataFrame, unit: str, *, least: int, seeds: int, tests: int) -> list[Part]:
+def parts(rule: Rule, rows: pd.DataFrame, unit: str, *, least: int, seeds: int, tests: int, alpha: float = ALPHA) -> list[Part]:
     """Judge one rule: a part per comparison."""
     suffix = " %" if rule.percent else ""
     try:
         found = list(rule.contrasts(rows, unit))
     except NoRows as missing:
         return [Part(str(rule), NEEDS.get(rule.needs, UNRESOLVED), None, str(missing), rule.said, suffix, rule.beside)]
-    return [_part(rule, c, unit, least, seeds, tests, suffix) for c in found]
+    return [_part(rule, c, unit, least, seeds, tests, alpha, suffix) for c in found]
 
 
-def _part(rule: Rule, c: Contrast, unit: str, least: int, seeds: int, tests: int, suffix: str) -> Part:
+def _part(rule: Rule, c: Contrast, unit: str, least: int, seeds: int, tests: int, alpha: float, suffix: str) -> Part:
     n = len(c.values)
     lost = f"; {c.dropped} of {n + c.dropped} dropped for want of a partner" if c.dropped else ""
     if n < 2:
         return Part(c.words, UNRESOLVED, None, f"{n} paired {unit}, at least {least} needed{lost}", rule.said, suffix, rule.beside)
-    truth, seen = decide(c.values, c.region, tests)
+    truth, seen = decide(c.values, c.region, tests, alpha)
     if n < least:
         verdict, why = UNRESOLVED, f"only {n} paired values of {unit}, at least {least} needed"
     elif c.seeds < seeds:
@@ -312,4 +328,4 @@ def _part(rule: Rule, c: Contrast, unit: str, least: int, seeds: int, tests: int
         verdict, why = DIRECTION, f"not within {number(rule.within[0])} to {number(rule.within[1])}"
     else:
         verdict, why = DIRECTION, "inside the margin" if isinstance(rule, Equivalence) else "the interval lies on the said side"
-    return Part(c.words, verdict, seen, why + lost, rule.said, suffix, rule.beside)
+    return Part(c.words, verdict, seen, why + lost, rule.said, suffix, rule.beside, c.region)

@@ -11,6 +11,7 @@ FULL_SHOT = ("dlinear", "patchtst", "itransformer")
 CLAIMS = (
     Claim(
         id="T1",
+        short="frequency graphs help related channels",
         paper=PAPER,
         said_by="paper",
         words="A graph of frequency similarity helps the forecast where channels are related.",
@@ -45,6 +46,7 @@ CLAIMS = (
     ),
     Claim(
         id="T2",
+        short="over 80 % of experts are used",
         paper=PAPER,
         said_by="seed",
         words="More than 80 % of the experts are used without an auxiliary loss.",
@@ -66,6 +68,7 @@ CLAIMS = (
     ),
     Claim(
         id="T3",
+        short="best patch length follows the season",
         paper=PAPER,
         said_by="seed",
         words="The best patch length follows the dominant season.",
@@ -102,6 +105,7 @@ CLAIMS = (
     ),
     Claim(
         id="T4",
+        short="channels apart, then mixed: best order",
         paper=PAPER,
         said_by="paper",
         words="Pretraining channels apart and fine-tuning them mixed beats the other three orders.",
@@ -120,6 +124,7 @@ CLAIMS = (
     ),
     Claim(
         id="T5",
+        short="whole-series routing breaks at a shift",
         paper=PAPER,
         said_by="seed",
         words="Routing whole sequences breaks when the regime changes inside the sequence.",
@@ -138,6 +143,7 @@ CLAIMS = (
     ),
     Claim(
         id="T6",
+        short="amplitudes miss phase and lag",
         paper=PAPER,
         said_by="seed",
         words="Amplitude distance misses phase and lag.",
@@ -170,6 +176,7 @@ CLAIMS = (
     ),
     Claim(
         id="T7",
+        short="strong with little or no target data",
         paper=PAPER,
         said_by="paper",
         words="Strong without training data of the target, and with little of it.",
@@ -187,6 +194,7 @@ CLAIMS = (
     ),
     Claim(
         id="T8",
+        short="experts beat one dense network",
         paper=PAPER,
         said_by="paper",
         words="A mixture of experts beats one dense network on heterogeneous series.",
@@ -205,6 +213,7 @@ CLAIMS = (
     ),
     Claim(
         id="T9",
+        short="state of the art on all of the target",
         paper=PAPER,
         said_by="paper",
         words="State of the art when trained on the whole target set.",

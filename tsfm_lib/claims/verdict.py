@@ -7,9 +7,10 @@ from typing import Any
 import pandas as pd
 
 from tsfm_lib.claims.claim import Claim
-from tsfm_lib.claims.rules import NEEDS, REPRODUCED, UNRESOLVED, WEAKEST_FIRST, Part, parts, profile_rank
+from tsfm_lib.claims.rules import ALPHA, NEEDS, REPRODUCED, UNRESOLVED, WEAKEST_FIRST, Part, parts, profile_rank
 from tsfm_lib.errors import TsfmError
 
+UNMEASURED = "not yet measured"
 COLUMNS = ("quantity", "said by", "said", "recorded", "interval", "verdict")
 
 
@@ -28,6 +29,20 @@ class Verdict:
     why: str
     parts: tuple[Part, ...] = ()
     recorded: str = ""              # when and on what the rows were recorded, as far as the rows know
+
+    @property
+    def measured_at_all(self) -> bool:
+        return any(part.interval is not None for part in self.parts)
+
+    @property
+    def standing(self) -> str:
+        """The verdict, or that there is nothing to base one on yet."""
+        return self.verdict if self.measured_at_all or self.verdict in NEEDS.values() else UNMEASURED
+
+    @property
+    def decided_by(self) -> Part | None:
+        """The judged part that the verdict is about; None where nothing is recorded."""
+        return next((part for part in self.parts if not part.beside and part.words == self.quantity), None)
 
     def frame(self) -> pd.DataFrame:
         """One line for the claim and, when it has several parts, one for each of them."""
@@ -62,14 +77,17 @@ def _sentence(part: Part) -> str:
     return f"{part.words}: {part.why}"
 
 
-def judge_claim(claim: Claim, rows: pd.DataFrame) -> Verdict:
-    """Apply the claim's rules to its rows; the weakest judged part decides, the first of them if several are as weak."""
+def judge_claim(claim: Claim, rows: pd.DataFrame, alpha: float = ALPHA, widen: bool = True) -> Verdict:
+    """Apply the claim's rules to its rows; the weakest judged part decides, the first of them if several are as weak.
+
+    A verdict is that of `alpha` as it is, with refuting intervals widened for the number of comparisons; other values ask what
+    would have been said by another habit."""
     if not isinstance(rows, pd.DataFrame):
         got = type(rows).__name__
         raise TsfmError(f"{claim.id} is judged from a DataFrame of recorded rows, got {got}: pass claims.recorded({claim.id!r})")
     absent = not len(rows)
     found = [part for rule in claim.rules for part in parts(
-        rule, rows, claim.unit, least=claim.units, seeds=claim.seeds, tests=claim.comparisons)]
+        rule, rows, claim.unit, least=claim.units, seeds=claim.seeds, tests=claim.comparisons if widen else 1, alpha=alpha)]
     judged = [part for part in found if not part.beside]
     weakest = min(judged, key=lambda part: WEAKEST_FIRST.index(part.verdict))
     why = _sentence(weakest) if len(judged) == 1 else f"weakest of {len(judged)} parts: {_sentence(weakest)}"
