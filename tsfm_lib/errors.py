@@ -28,6 +28,29 @@ def whole(value: Any, name: str, least: int = 1) -> int:
     return int(value)
 
 
+def one_of(settings: Any, **choices: Iterable[str]) -> None:
+    """Fields of `settings` that name one of several ways must name one that is known.
+
+    >>> from types import SimpleNamespace
+    >>> one_of(SimpleNamespace(router="liner"), router=("linear", "mlp"))
+    Traceback (most recent call last):
+    tsfm_lib.errors.TsfmError: router must be one of linear, mlp, got 'liner'; did you mean 'linear'?
+    """
+    for field, known in choices.items():
+        if (value := getattr(settings, field)) not in known:
+            raise TsfmError(f"{field} must be one of {', '.join(known)}, got {value!r}{nearest(str(value), known)}")
+
+
+def refuse_unknown(quirks: Iterable[str], known: Iterable[str]) -> None:
+    """
+    >>> refuse_unknown(["slow"], {"fast": "what it does"})
+    Traceback (most recent call last):
+    tsfm_lib.errors.TsfmError: unknown quirks ['slow']; known are fast
+    """
+    if unknown := set(quirks) - set(known):
+        raise TsfmError(f"unknown quirks {sorted(unknown)}; known are {', '.join(known)}")
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
     """The tail of an error about an unknown name.
 

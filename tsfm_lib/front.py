@@ -4,7 +4,6 @@
 lists and pandas objects (`tsfm_lib.tables`); shorter series are filled in front with missing values, which every model reads as absent.
 """
 
-import json
 import os
 import re
 from collections.abc import Iterator, Sequence
@@ -20,33 +19,10 @@ from tsfm_lib.errors import TsfmError, nearest, whole
 from tsfm_lib.evaluate.forecasting import at_work, predict
 from tsfm_lib.evaluate.metrics import DECILES, checked
 from tsfm_lib.models import BASELINES, MODELS
-from tsfm_lib.paths import WEIGHTS
+from tsfm_lib.models.listing import shipped
 
 save = checkpoints.save
 AT_ONCE = 64  # series that share one call of a model
-
-
-def shipped() -> dict[str, Path]:
-    """The weights that come with the library: name and folder."""
-    return {p.parent.name: p.parent for p in sorted(WEIGHTS.glob("*/config.json"))}
-
-
-def models() -> pd.DataFrame:
-    """One row per model: what it does, how many parameters, the context it reads, its recorded result, the licence.
-
-    >>> models().set_index("name").loc["seasonal-naive", ["task", "context"]].tolist()
-    ['forecasting', 'any']
-    """
-    rows = [(name, e.task, 0, "any", "", e.licence) for name, e in BASELINES.items()]
-    rows += [(name, e.task, pd.NA, "as configured", f"untrained: checkpoints.build({name!r})", e.licence) for name, e in MODELS.items()]
-    for name, folder in shipped().items():
-        card = json.loads((folder / "card.json").read_text()) if (folder / "card.json").exists() else {}
-        config = checkpoints.read_json(folder / "config.json").get("config", {})
-        result, size = card.get("result", ""), card.get("parameters", pd.NA)
-        result = result if isinstance(result, str) else json.dumps(result)
-        rows.append((name, card.get("task", ""), size, str(config.get("context", "")), result, card.get("licence", "")))
-    table = pd.DataFrame(rows, columns=["name", "task", "size", "context", "result", "licence"])
-    return table.astype({"size": "Int64"})
 
 
 def load(name: str | Path, **options: Any) -> Any:

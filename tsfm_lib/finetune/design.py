@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from torch import nn
 
-from tsfm_lib.errors import TsfmError, nearest
+from tsfm_lib.errors import TsfmError, nearest, one_of
 from tsfm_lib.finetune.scales import POOLINGS
 
 PLACES = ("none", "shared", "own")
@@ -63,9 +63,7 @@ class Design:
     upsample: str = "repeat"
 
     def __post_init__(self):
-        for name, known in CHOICES.items():
-            if (value := getattr(self, name)) not in known:
-                raise TsfmError(f"{name} must be one of {', '.join(known)}, got {value!r}{nearest(str(value), known)}")
+        one_of(self, **CHOICES)
         if (self.scales is not None and self.scales < 0) or min(self.factor, self.rank) < 1 or self.prompts < 0:
             raise TsfmError(f"scales and prompts count from 0, factor and rank from 1, got {self}")
         if self.pooling == "wavelet" and self.factor > 2:

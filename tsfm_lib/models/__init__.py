@@ -74,7 +74,7 @@ class _Room(ModuleType):
     """This package is also a function, so that `tsfm_lib.models()` works whether or not something has imported it before."""
 
     def __call__(self):
-        return import_module("tsfm_lib.front").models()
+        return import_module("tsfm_lib.models.listing").table()
 
 
 sys.modules[__name__].__class__ = _Room

@@ -33,6 +33,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from tsfm_lib.errors import one_of, refuse_unknown
 from tsfm_lib.nn.objectives import cut_rows
 from tsfm_lib.nn.outputs import TokenBins, interpolate_quantiles, strata
 from tsfm_lib.nn.scaling import Statistics, observed, standardise
@@ -78,10 +79,8 @@ class ChronosConfig(T5Config):
         if not (self.samples > 0 and self.temperature > 0 and self.top_k >= 0 and 0 < self.top_p <= 1):
             raise ValueError("sampling needs samples >= 1, temperature > 0, top_k >= 0 and top_p in (0, 1], got "
                              f"{self.samples}, {self.temperature}, {self.top_k}, {self.top_p}")  # fmt: skip
-        if self.scaling not in ("mean", "std"):
-            raise ValueError(f"scaling must be mean or std, got {self.scaling!r}")
-        if unknown := set(self.quirks) - set(QUIRKS):
-            raise ValueError(f"unknown quirks {sorted(unknown)}; known are {', '.join(QUIRKS)}")
+        one_of(self, scaling=("mean", "std"))
+        refuse_unknown(self.quirks, QUIRKS)
 
     @classmethod
     def tiny(cls) -> "ChronosConfig":

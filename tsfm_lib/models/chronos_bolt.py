@@ -29,6 +29,7 @@ from einops import rearrange
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from tsfm_lib.errors import refuse_unknown
 from tsfm_lib.nn.feedforward import ResidualMLP
 from tsfm_lib.nn.objectives import cut_rows
 from tsfm_lib.nn.outputs import QuantileHead, interpolate_quantiles, pinball, roll_out
@@ -63,8 +64,7 @@ class ChronosBoltConfig(T5Config):
             raise ValueError(f"patches of {self.patch} do not divide a context of {self.context}")
         if self.stride is not None and (self.stride < 1 or self.patch % self.stride):
             raise ValueError(f"the stride of the patches must divide their length, got {self.stride} and {self.patch}")
-        if unknown := set(self.quirks) - set(QUIRKS):
-            raise ValueError(f"unknown quirks {sorted(unknown)}; known are {', '.join(QUIRKS)}")
+        refuse_unknown(self.quirks, QUIRKS)
 
     @classmethod
     def tiny(cls) -> "ChronosBoltConfig":

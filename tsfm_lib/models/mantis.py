@@ -34,7 +34,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from tsfm_lib.errors import TsfmError
+from tsfm_lib.errors import TsfmError, one_of, refuse_unknown
 from tsfm_lib.nn.attention import Attention
 from tsfm_lib.nn.feedforward import FeedForward
 from tsfm_lib.nn.objectives import info_nce
@@ -103,11 +103,8 @@ class MantisConfig:
             raise ValueError(f"warp must lie in 0..1, jitter and noise be 0 or more, got {self.warp}, {self.jitter} and {self.noise}")
         if not 0 <= self.crop_shares[0] <= self.crop_shares[1] < 1:
             raise ValueError(f"crop_shares must rise within 0..1, got {self.crop_shares}")
-        for field, known in (("readout", READOUTS), ("crop", ("batch", "series"))):
-            if getattr(self, field) not in known:
-                raise ValueError(f"{field} must be one of {', '.join(known)}, got {getattr(self, field)!r}")
-        if unknown := set(self.quirks) - set(QUIRKS):
-            raise ValueError(f"unknown quirks {sorted(unknown)}; known are {', '.join(QUIRKS)}")
+        one_of(self, readout=READOUTS, crop=("batch", "series"))
+        refuse_unknown(self.quirks, QUIRKS)
 
     @property
     def rotary_width(self) -> int:

@@ -39,7 +39,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from tsfm_lib.errors import TsfmError
+from tsfm_lib.errors import TsfmError, one_of, refuse_unknown
 from tsfm_lib.nn.attention import Attention
 from tsfm_lib.nn.feedforward import FeedForward
 from tsfm_lib.nn.lora import Delta
@@ -87,10 +87,8 @@ class MoiraiConfig:
             raise ValueError(f"patch must be one of {self.patch_sizes}, got {self.patch}")
         if not 0 < self.mask_ratio[0] <= self.mask_ratio[1] < 1:
             raise ValueError(f"mask_ratio must be two rising numbers between 0 and 1, got {self.mask_ratio}")
-        if self.loss_in not in ("normalised", "original"):
-            raise ValueError(f"loss_in must be normalised or original, got {self.loss_in!r}")
-        if unknown := set(self.quirks) - set(QUIRKS):
-            raise ValueError(f"unknown quirks {sorted(unknown)}; known are {', '.join(QUIRKS)}")
+        one_of(self, loss_in=("normalised", "original"))
+        refuse_unknown(self.quirks, QUIRKS)
 
     @property
     def heads(self) -> int:

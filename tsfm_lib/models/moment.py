@@ -34,7 +34,7 @@ from einops import rearrange
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from tsfm_lib.errors import TsfmError
+from tsfm_lib.errors import TsfmError, one_of, refuse_unknown
 from tsfm_lib.nn.attention import Attention
 from tsfm_lib.nn.feedforward import FeedForward
 from tsfm_lib.nn.initialise import like_t5
@@ -86,10 +86,8 @@ class MomentConfig:
             raise ValueError(f"a context of {self.patches} patches needs as many positions, got {self.positions}")
         if not 0 < self.mask_ratio < 1:
             raise ValueError(f"mask_ratio must lie between 0 and 1, got {self.mask_ratio}")
-        if self.loss_in not in ("normalised", "original"):
-            raise ValueError(f"loss_in must be normalised or original, got {self.loss_in!r}")
-        if unknown := set(self.quirks) - set(QUIRKS):
-            raise ValueError(f"unknown quirks {sorted(unknown)}; known are {', '.join(QUIRKS)}")
+        one_of(self, loss_in=("normalised", "original"))
+        refuse_unknown(self.quirks, QUIRKS)
 
     @property
     def patches(self) -> int:

@@ -40,7 +40,7 @@ from einops import rearrange
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from tsfm_lib.errors import TsfmError
+from tsfm_lib.errors import TsfmError, one_of
 from tsfm_lib.nn.feedforward import FeedForward, ResidualMLP
 from tsfm_lib.nn.graph import FrequencyGraph, Links, VariateAttention, connect
 from tsfm_lib.nn.moe import SCORES, balance, run_experts, top_k_gates
@@ -109,12 +109,9 @@ class TimeTrackerConfig:
         if not 0 <= self.alpha <= 1 or self.temperature <= 0 or (self.neighbours is not None and self.neighbours < 1):
             raise TsfmError(f"expected alpha within 0..1, a temperature above 0 and at least 1 neighbour, got {self.alpha}, "
                             f"{self.temperature} and {self.neighbours}")  # fmt: skip
-        choices = {"routing": ("channel", "channel_prefix", "token"), "score": ("sigmoid", "softmax"), "gate": ("channel", "token"),
-                   "attention": ("gathered", "dense"), "supervision": ("all", "prefix", "last"), "error": ("squared", "absolute"),
-                   "ends": ("linear", "mlp")}  # fmt: skip
-        for field, known in choices.items():
-            if getattr(self, field) not in known:
-                raise TsfmError(f"{field} must be one of {', '.join(known)}, got {getattr(self, field)!r}")
+        one_of(self, routing=("channel", "channel_prefix", "token"), score=("sigmoid", "softmax"), gate=("channel", "token"),
+               attention=("gathered", "dense"), supervision=("all", "prefix", "last"), error=("squared", "absolute"),
+               ends=("linear", "mlp"))  # fmt: skip
         if self.gate == "token" and self.routing != "channel":
             raise TsfmError(f"gate='token' is an option of routing='channel', routing={self.routing!r} has gates per token anyway")
 

@@ -37,6 +37,7 @@ from einops import rearrange
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from tsfm_lib.errors import one_of, refuse_unknown
 from tsfm_lib.nn.attention import Attention, Past, Rotary, causal
 from tsfm_lib.nn.feedforward import FeedForward, ResidualMLP
 from tsfm_lib.nn.objectives import random_cuts
@@ -88,11 +89,8 @@ class TimesFMConfig:
             raise ValueError(f"quantiles should rise between 0 and 1, got {self.quantiles}")
         if self.fed is not None and not 0 <= self.fed < self.channels:
             raise ValueError(f"the channel that is fed back is one of {self.channels}, got {self.fed}")
-        for field, known in {"gaps": ("bridge", "mask"), "scaling": ("running", "context")}.items():
-            if getattr(self, field) not in known:
-                raise ValueError(f"{field} must be one of {', '.join(known)}, got {getattr(self, field)!r}")
-        if unknown := set(self.quirks) - set(QUIRKS):
-            raise ValueError(f"unknown quirks {sorted(unknown)}; known are {', '.join(QUIRKS)}")
+        one_of(self, gaps=("bridge", "mask"), scaling=("running", "context"))
+        refuse_unknown(self.quirks, QUIRKS)
 
     @property
     def head_width(self) -> int:

@@ -35,6 +35,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from tsfm_lib.errors import refuse_unknown
 from tsfm_lib.nn.attention import Attention, Past, causal
 from tsfm_lib.nn.feedforward import FeedForward
 from tsfm_lib.nn.lora import Delta
@@ -86,8 +87,7 @@ class TotoConfig:
         if self.components < 1 or self.samples < 1 or not 0 <= self.robust_share <= 1 or self.robust_width <= 0:
             raise ValueError("components and samples start at 1, robust_share lies in 0..1, robust_width above 0, got "
                              f"{self.components}, {self.samples}, {self.robust_share}, {self.robust_width}")  # fmt: skip
-        if unknown := set(self.quirks) - set(QUIRKS):
-            raise ValueError(f"unknown quirks {sorted(unknown)}; known are {', '.join(QUIRKS)}")
+        refuse_unknown(self.quirks, QUIRKS)
 
     @property
     def kinds(self) -> tuple[str, ...]:

@@ -37,7 +37,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from tsfm_lib.errors import TsfmError
+from tsfm_lib.errors import TsfmError, refuse_unknown
 from tsfm_lib.nn.attention import Attention, attend
 from tsfm_lib.nn.feedforward import FeedForward
 from tsfm_lib.nn.lora import Delta, adapted
@@ -82,8 +82,7 @@ class UniTSConfig:
             raise ValueError(f"hidden / 4 and tokens must be more than {self.prompts} prompts, got {self.hidden} and {self.tokens}")
         if not self.datasets or min(self.context, self.horizon, self.scales, *(v for _, v in self.datasets)) < 1:
             raise ValueError(f"context, horizon, scales and variates must be 1 or more, got {self}")
-        if unknown := set(self.quirks) - set(QUIRKS):
-            raise ValueError(f"unknown quirks {sorted(unknown)}; known are {', '.join(QUIRKS)}")
+        refuse_unknown(self.quirks, QUIRKS)
 
     @classmethod
     def tiny(cls) -> "UniTSConfig":

@@ -7,6 +7,7 @@ feedforward  plain and gated feed-forward, residual MLP
 graph        edges between variates by their spectra, attention along the edges
 moe          top-k gates, execution of experts, load balance, utilisation
 patching     padding in front, patches and back
+mixed_patches  patches whose sizes a router chooses (Kairos)
 resampling   gaps bridged, series stretched to a length, random crops of them
 tokens       what multi-scale fine-tuning needs to know about a sequence of tokens
 scaling      instance normalisation that survives missing values and constants

@@ -1,0 +1,32 @@
+"""What there is: the weights that come with the library, and the table of all models."""
+
+import json
+from pathlib import Path
+
+import pandas as pd
+
+from tsfm_lib.models import BASELINES, MODELS
+from tsfm_lib.paths import WEIGHTS
+
+
+def shipped() -> dict[str, Path]:
+    """The weights that come with the library: name and folder."""
+    return {p.parent.name: p.parent for p in sorted(WEIGHTS.glob("*/config.json"))}
+
+
+def table() -> pd.DataFrame:
+    """One row per model: what it does, how many parameters, the context it reads, its recorded result, the licence.
+
+    >>> table().set_index("name").loc["seasonal-naive", ["task", "context"]].tolist()
+    ['forecasting', 'any']
+    """
+    rows = [(name, e.task, 0, "any", "", e.licence) for name, e in BASELINES.items()]
+    rows += [(name, e.task, pd.NA, "as configured", f"untrained: checkpoints.build({name!r})", e.licence) for name, e in MODELS.items()]
+    for name, folder in shipped().items():
+        card = json.loads((folder / "card.json").read_text()) if (folder / "card.json").exists() else {}
+        config = json.loads((folder / "config.json").read_text()).get("config", {})
+        result, size = card.get("result", ""), card.get("parameters", pd.NA)
+        result = result if isinstance(result, str) else json.dumps(result)
+        rows.append((name, card.get("task", ""), size, str(config.get("context", "")), result, card.get("licence", "")))
+    frame = pd.DataFrame(rows, columns=["name", "task", "size", "context", "result", "licence"])
+    return frame.astype({"size": "Int64"})
