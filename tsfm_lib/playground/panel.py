@@ -36,7 +36,7 @@ class Panel:
         )  # fmt: skip
         dropdown = lambda options, name: widgets.Dropdown(options=options, description=name, style=NAMED, layout={"width": "330px"})
         self.source, self.model = dropdown(list(dict.fromkeys([*sources, state.source])), "series"), dropdown(models, "model")
-        self.period = slider(widgets.IntSlider, 4, 256, 1, "period")
+        self.period = slider(widgets.FloatSlider, 4, 256, 1, "period", readout_format=".4g")
         self.noise = slider(widgets.FloatSlider, 0, 2, 0.05, "noise")
         self.bursts = slider(widgets.FloatSlider, 0, 1, 0.05, "bursts")
         self.seed = slider(widgets.IntSlider, 0, 99, 1, "seed")
@@ -131,15 +131,16 @@ class Panel:
     # -- from the widgets to a state --
 
     def _read(self) -> State:
-        pressed = {kind: [name for (of, name), button in self.buttons.items() if of == kind and button.value] for kind in ("head", "mlp", "layer")}
+        pressed = [key for key, button in self.buttons.items() if button.value]
+        mlps, layers_off = ([name for kind, name in pressed if kind == wanted] for wanted in ("mlp", "layer"))
         heads: dict[str, list[int]] = {}
-        for site, h in pressed["head"]:
+        for site, h in (which for kind, which in pressed if kind == "head"):
             heads.setdefault(site, []).append(h)
         model = states.model_of(self.model.value)
         kept = tuple(size for size, button in self.patch_buttons.items() if not button.value)
         return State(
             source=self.source.value, period=self.period.value, noise=self.noise.value, bursts=self.bursts.value, seed=self.seed.value,
-            model=self.model.value, horizon=self.horizon.value, off=Plan(heads, pressed["mlp"], pressed["layer"]), site=self.site.value,
+            model=self.model.value, horizon=self.horizon.value, off=Plan(heads, mlps, layers_off), site=self.site.value,
             tokens=None if self.tokens.disabled or self.tokens.value == model.config.forecast_tokens else self.tokens.value,
             sizes=None if len(kept) == len(self.patch_buttons) else kept,
         )  # fmt: skip

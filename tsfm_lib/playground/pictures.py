@@ -26,7 +26,7 @@ def draw(seen: Seen) -> Figure:
 
 
 def _bare(axes: Axes, words: str, sides: tuple[str, ...] = ("top", "right")) -> None:
-    axes.set_title(words, loc="left", fontsize="small")
+    axes.set_title(words, loc="left", fontsize="small", y=1.0)  # a place of its own: to look for one takes a third of the drawing
     axes.tick_params(labelsize="x-small", length=0, pad=2)
     for side in sides:
         axes.spines[side].set_visible(False)

@@ -24,6 +24,7 @@ from tsfm_lib.interpret.plans import head_sites
 from tsfm_lib.interpret.plans import sites as sites_of
 from tsfm_lib.models.kairos import Kairos
 from tsfm_lib.nn.sites import HeadSite
+from tsfm_lib.synth.shapes import Number
 
 CONTEXT, FUTURE = 512, 192                      # steps of a series before and behind the forecast origin
 BLOCK, BURST = 32, 6                            # steps of a block that may hold a burst, and of one turn inside of it
@@ -37,9 +38,9 @@ class State:
     """Where every knob stands. `source` is "wave", a data set by name or a file; `tokens` and `sizes` are Kairos's, None: as trained."""
 
     source: str = "wave"
-    period: float = 24.0                        # steps, of a wave
-    noise: float = 0.1                          # standard deviations of the series
-    bursts: float = 0.0                         # share of the blocks of the context that hold a burst
+    period: Number = 24                         # steps, of a wave
+    noise: Number = 0.1                         # standard deviations of the series
+    bursts: Number = 0.0                        # share of the blocks of the context that hold a burst
     seed: int = 0                               # of noise and bursts
     model: str = "kairos-nano"
     horizon: int = 96
@@ -57,7 +58,7 @@ class State:
 # ---- the series -------------------------------------------------------------------------------------------------------------------------
 
 
-def wave(period: float = 24.0, noise: float = 0.1, bursts: float = 0.0, seed: int = 0) -> Series:
+def wave(period: Number = 24, noise: Number = 0.1, bursts: Number = 0.0, seed: int = 0) -> Series:
     """A season of two harmonics, disturbed; 512 steps and the 192 that follow.
 
     >>> past, future = wave(noise=0.0)
@@ -70,7 +71,7 @@ def wave(period: float = 24.0, noise: float = 0.1, bursts: float = 0.0, seed: in
     return disturbed(np.sin(turn) + 0.5 * np.sin(2 * turn + 1), CONTEXT, noise, bursts, seed)
 
 
-def loaded(source: str | Path, noise: float = 0.0, bursts: float = 0.0, seed: int = 0) -> Series:
+def loaded(source: str | Path, noise: Number = 0.0, bursts: Number = 0.0, seed: int = 0) -> Series:
     """The first channel of the first series of a data set or a file, at most its last 512 + 192 steps; a third of a short one is future."""
     found = data.read(source) if Path(source).suffix in ENDINGS else data.load(source)
     if not isinstance(found, data.SeriesSet):
@@ -82,7 +83,7 @@ def loaded(source: str | Path, noise: float = 0.0, bursts: float = 0.0, seed: in
     return disturbed(values, origin, noise, bursts, seed)
 
 
-def disturbed(values: Float[np.ndarray, " T"], origin: int, noise: float, bursts: float, seed: int) -> Series:
+def disturbed(values: Float[np.ndarray, " T"], origin: int, noise: Number, bursts: Number, seed: int) -> Series:
     """The values with white noise everywhere, and a fast sine of 1.5 deviations in some blocks before the origin.
 
     More bursts keep those that were there, more noise is the same noise louder. What follows the origin is free of bursts: they may mislead
@@ -99,7 +100,7 @@ def disturbed(values: Float[np.ndarray, " T"], origin: int, noise: float, bursts
 
 
 @lru_cache(maxsize=64)
-def _series(source: str, period: float, noise: float, bursts: float, seed: int) -> Series:
+def _series(source: str, period: Number, noise: Number, bursts: Number, seed: int) -> Series:
     return wave(period, noise, bursts, seed) if source == "wave" else loaded(source, noise, bursts, seed)
 
 
@@ -200,11 +201,11 @@ class Seen:
     state: State
     past: Float[np.ndarray, " C"]
     future: Float[np.ndarray, " F"]
-    forecast: Float[np.ndarray, "H Q"]
-    naive: Float[np.ndarray, "H Q"]              # the seasonal naive, which looks for a season by itself
+    forecast: Float[np.ndarray, "horizon Q"]
+    naive: Float[np.ndarray, "horizon Q"]              # the seasonal naive, which looks for a season by itself
     patches: Patches
     site: str
-    pattern: Float[np.ndarray, "H N M"] | None   # attention of every head in the first pass
+    pattern: Float[np.ndarray, "heads N M"] | None   # attention of every head in the first pass
     scores: dict[str, dict[str, float]]          # of "this state", "intact" and "seasonal naive"
     note: str = ""                               # what one should know about it
 
@@ -242,6 +243,8 @@ def look(state: State) -> Seen:
     intact = _intact(state.source, state.period, state.noise, state.bursts, state.seed, state.model, state.horizon)
     scores = {name: errors(fan, future) for name, fan in (("this state", forecast), ("intact", intact), ("seasonal naive", naive))}
     notes = [str(w.message) for w in said if "ablation" in str(w.message)]
+    if not getattr(model, "probabilistic", True):
+        notes.append("a point forecast: it has no band")
     if state.horizon > len(future):
         notes.append(f"only the first {len(future)} steps of the future are known, and errors count those")
     return Seen(state, past, future, forecast, naive, patches(model, past), site, pattern, scores, "; ".join(notes))
@@ -252,23 +255,27 @@ def _run(model: Any, past: Float[np.ndarray, " C"], horizon: int, off: interpret
         if off:
             raise TsfmError(f"{type(model).__name__} has no heads or layers to switch off: expected an empty plan, got {off}")
         return front.forecast(model, past, horizon), None
-    with interpret.ablate(model, off), interpret.capture(model, "patterns", sites=[site]) as seen:
+    with interpret.ablate(model, off):
         forecast = front.forecast(model, past, horizon)
+        with interpret.capture(model, "patterns", sites=[site]) as seen:  # a pass of its own: an open softmax rounds otherwise
+            front.forecast(model, past, horizon)
     return forecast, seen.calls("patterns", site)[0][0].numpy()
 
 
 @lru_cache(maxsize=256)
-def _naive(source: str, period: float, noise: float, bursts: float, seed: int, horizon: int) -> Float[np.ndarray, "H Q"]:
+def _naive(source: str, period: Number, noise: Number, bursts: Number, seed: int, horizon: int) -> Float[np.ndarray, "horizon Q"]:
     return front.forecast("seasonal-naive", _series(source, period, noise, bursts, seed)[0], horizon)
 
 
 @lru_cache(maxsize=256)
-def _intact(source: str, period: float, noise: float, bursts: float, seed: int, model: str, horizon: int) -> Float[np.ndarray, "H Q"]:
+def _intact(
+    source: str, period: Number, noise: Number, bursts: Number, seed: int, model: str, horizon: int
+) -> Float[np.ndarray, "horizon Q"]:
     """The same model on the same series, with nothing switched off and all of Kairos's knobs as trained."""
     return front.forecast(model_of(model), _series(source, period, noise, bursts, seed)[0], horizon)
 
 
-def errors(forecast: Float[np.ndarray, "H Q"], future: Float[np.ndarray, " F"]) -> dict[str, float]:
+def errors(forecast: Float[np.ndarray, "horizon Q"], future: Float[np.ndarray, " F"]) -> dict[str, float]:
     """MAE of the median, WQL and coverage of the outermost deciles, over those steps whose truth is known."""
     known = min(len(forecast), len(future))
     found = metrics.score(future[None, None, :known], forecast[None, None, :known], metrics.DECILES)
