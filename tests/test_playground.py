@@ -2,6 +2,7 @@
 
 from functools import cache
 from html import escape
+from itertools import count
 from statistics import median
 
 import numpy as np
@@ -130,6 +131,15 @@ def panel():
     return the_panel()
 
 
+@pytest.fixture
+def bare(panel, monkeypatch):
+    """The panel with a number in place of its picture, which takes most of the time."""
+    numbers = count()
+    monkeypatch.setattr(playground.panel, "draw", lambda seen: seen)
+    monkeypatch.setattr(playground.panel, "png", lambda seen: f"picture {next(numbers)}".encode())
+    return panel
+
+
 def moves(panel, widget, value):
     """How many pictures it takes to put a widget somewhere."""
     before, picture = panel.redraws, panel.picture.value
@@ -147,42 +157,42 @@ def test_one_move_makes_one_picture(panel):
     assert panel.period.disabled and not any(getattr(panel, name).continuous_update for name in ("period", "noise", "bursts", "horizon"))
 
 
-def test_a_click_switches_a_head_off_and_another_one_on_again(panel):
-    begun = panel.state
-    assert moves(panel, panel.buttons["head", ("decoder.1.cross", 2)], True) == 1
-    assert panel.state.off == interpret.Plan(heads={"decoder.1.cross": [2]})
-    assert escape("heads={'decoder.1.cross': [2]}") in panel.code.value
+def test_a_click_switches_a_head_off_and_another_one_on_again(bare):
+    begun = bare.state
+    assert moves(bare, bare.buttons["head", ("decoder.1.cross", 2)], True) == 1
+    assert bare.state.off == interpret.Plan(heads={"decoder.1.cross": [2]})
+    assert escape("heads={'decoder.1.cross': [2]}") in bare.code.value
     for key in (("layer", "encoder.1"), ("mlp", "decoder.0.mlp")):
-        assert moves(panel, panel.buttons[key], True) == 1
-    assert panel.state.off == interpret.Plan({"decoder.1.cross": [2]}, ["decoder.0"], ["encoder.1"])
-    for button in [button for button in panel.buttons.values() if button.value]:
-        assert moves(panel, button, False) == 1
-    assert panel.state == begun
+        assert moves(bare, bare.buttons[key], True) == 1
+    assert bare.state.off == interpret.Plan({"decoder.1.cross": [2]}, ["decoder.0"], ["encoder.1"])
+    for button in [button for button in bare.buttons.values() if button.value]:
+        assert moves(bare, button, False) == 1
+    assert bare.state == begun
 
 
-def test_another_model_brings_its_own_switches_in_one_picture(panel):
-    panel.buttons["layer", "encoder.1"].value = True
-    assert moves(panel, panel.model, "timesfm-nano") == 1
-    assert not panel.state.off and panel.tokens.disabled and not panel.sizes.children and "knobs of Kairos" in panel.hint.value
+def test_another_model_brings_its_own_switches_in_one_picture(bare):
+    bare.buttons["layer", "encoder.1"].value = True
+    assert moves(bare, bare.model, "timesfm-nano") == 1
+    assert not bare.state.off and bare.tokens.disabled and not bare.sizes.children and "knobs of Kairos" in bare.hint.value
     model = front.load("timesfm-nano")
-    heads = {key for key in panel.buttons if key[0] == "head"}
+    heads = {key for key in bare.buttons if key[0] == "head"}
     assert heads == {("head", (site.name, h)) for site in head_sites(model) for h in range(site.n_heads)}
-    assert moves(panel, panel.model, "kairos-nano") == 1 and not panel.tokens.disabled
+    assert moves(bare, bare.model, "kairos-nano") == 1 and not bare.tokens.disabled
 
 
 @pytest.mark.parametrize("state", STATES.values(), ids=STATES)
-def test_a_state_goes_through_the_widgets_and_comes_back(panel, state):
-    panel.show(state)
-    assert playground.code(panel.state) == playground.code(state)
+def test_a_state_goes_through_the_widgets_and_comes_back(bare, state):
+    bare.show(state)
+    assert playground.code(bare.state) == playground.code(state)
 
 
-def test_what_cannot_be_shown_is_said_and_the_picture_stays(panel):
-    for button in list(panel.patch_buttons.values())[:2]:
+def test_what_cannot_be_shown_is_said_and_the_picture_stays(bare):
+    for button in list(bare.patch_buttons.values())[:2]:
         button.value = True
-    last = panel.patch_buttons[32]
-    assert moves(panel, last, True) == 0 and "needs at least 1" in panel.summary.value
-    assert moves(panel, last, False) == 0           # back where the picture is
-    assert moves(panel, panel.patch_buttons[64], False) == 1 and "needs" not in panel.summary.value
+    last = bare.patch_buttons[32]
+    assert moves(bare, last, True) == 0 and "needs at least 1" in bare.summary.value
+    assert moves(bare, last, False) == 0           # back where the picture is
+    assert moves(bare, bare.patch_buttons[64], False) == 1 and "needs" not in bare.summary.value
 
 
 def test_a_redraw_is_quick(panel):

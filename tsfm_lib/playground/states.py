@@ -22,6 +22,7 @@ from tsfm_lib.errors import TsfmError, nearest, whole
 from tsfm_lib.evaluate import metrics
 from tsfm_lib.interpret.plans import head_sites
 from tsfm_lib.interpret.plans import sites as sites_of
+from tsfm_lib.models import listing
 from tsfm_lib.models.kairos import Kairos
 from tsfm_lib.nn.sites import HeadSite
 from tsfm_lib.synth.shapes import Number
@@ -109,8 +110,8 @@ def _series(source: str, period: Number, noise: Number, bursts: Number, seed: in
 
 def forecasters() -> list[str]:
     """Shipped weights that forecast."""
-    table = front.models()
-    return table.loc[table["name"].isin(front.shipped()) & (table["task"] == "forecasting"), "name"].tolist()
+    table = listing.table()
+    return table.loc[table["name"].isin(listing.shipped()) & (table["task"] == "forecasting"), "name"].tolist()
 
 
 def kairos(name: str, tokens: int | None = None, sizes: Iterable[int] | None = None) -> Kairos:
@@ -120,7 +121,7 @@ def kairos(name: str, tokens: int | None = None, sizes: Iterable[int] | None = N
     """
     model = front.load(name)
     if not isinstance(model, Kairos):
-        raise TsfmError(f"forecast tokens and patch sizes are knobs of Kairos, {name} is a {type(model).__name__}: leave them as they are")
+        raise TsfmError(f"forecast tokens and patch sizes are knobs of Kairos, got {name}, a {type(model).__name__}: leave them as they are")
     c = model.config
     if tokens is not None and whole(tokens, "the number of forecast tokens") != c.forecast_tokens:
         from tsfm_lib.experiments.kairos.multi_patch import with_tokens
