@@ -204,5 +204,6 @@ def test_a_redraw_is_quick(panel):
     assert len(panel.seconds) == before + 5 and median(panel.seconds[before:]) < 0.6
 
 
-def test_it_shows_itself_as_its_widgets(panel):
-    assert "application/vnd.jupyter.widget-view+json" in panel._repr_mimebundle_()
+def test_it_shows_itself_as_widgets_and_says_on_paper_what_it_needs(panel):
+    found = panel._repr_mimebundle_()
+    assert found["application/vnd.jupyter.widget-view+json"]["model_id"] == panel.box.model_id and "kernel" in found["text/plain"]

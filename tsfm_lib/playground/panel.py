@@ -58,7 +58,8 @@ class Panel:
         self.show(state)
 
     def _repr_mimebundle_(self, **how: Any) -> Any:
-        return self.box._repr_mimebundle_(**how)
+        words = "The panel needs a running kernel: ./run_all.sh lab, then Run All."
+        return self.box._repr_mimebundle_(**how) | {"text/plain": words}
 
     # -- from a state to the widgets --
 

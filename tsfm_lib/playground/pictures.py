@@ -15,7 +15,7 @@ from tsfm_lib.playground.states import Seen, choices, model_of, words
 def draw(seen: Seen) -> Figure:
     """Forecast over patches on the left, attention over errors on the right. Places are fixed: a layout engine would double the time."""
     figure = Figure(figsize=plotting.SIZES["large"])
-    grid = figure.add_gridspec(2, 2, width_ratios=(2.1, 1), height_ratios=(2.1, 1), left=0.065, right=0.985, top=0.85, bottom=0.1,
+    grid = figure.add_gridspec(2, 2, width_ratios=(2.1, 1), height_ratios=(2.1, 1), left=0.065, right=0.985, top=0.85, bottom=0.055,
                                wspace=0.26, hspace=0.36)  # fmt: skip
     _forecast(figure, figure.add_subplot(grid[0, 0]), seen)
     _patches(figure.add_subplot(grid[1, 0]), seen)

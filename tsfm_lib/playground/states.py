@@ -121,7 +121,7 @@ def kairos(name: str, tokens: int | None = None, sizes: Iterable[int] | None = N
     """
     model = front.load(name)
     if not isinstance(model, Kairos):
-        raise TsfmError(f"forecast tokens and patch sizes are knobs of Kairos, got {name}, a {type(model).__name__}: leave them as they are")
+        raise TsfmError(f"forecast tokens and patch sizes are knobs of Kairos, got {name}, a {type(model).__name__}: leave them alone")
     c = model.config
     if tokens is not None and whole(tokens, "the number of forecast tokens") != c.forecast_tokens:
         from tsfm_lib.experiments.kairos.multi_patch import with_tokens
