@@ -21,7 +21,7 @@ usage: ./run_all.sh [COMMAND] [OPTIONS]        from any folder; the first use ma
   lab [ARGS]   JupyterLab in the right environment, in notebooks/
   train NAME   python -m tsfm_lib.train NAME [--minutes M] [--steps S] [--out DIR]
   bench        speed beside what you would pick instead, into build/bench.csv
-  book         the executed notebooks as one folder of web pages, build/book/
+  book         the executed notebooks as one site of web pages, build/book/index.html: map, search, scoreboard, figures (runs nothing)
 
 options of run
   --profile quick|laptop|full   how much work is done (default quick)

@@ -9,7 +9,7 @@ sys.path[:0] = [str(p) for p in (HERE, HERE.parents[1]) if str(p) not in sys.pat
 
 from harness import BENCHMARKS, line, one_thread, run, write  # noqa: E402
 
-GROUPS = ("dtw", "nn", "synth", "import", "kairos", "time_tracker", "finetune", "interpret")
+GROUPS = ("dtw", "nn", "synth", "import", "kairos", "time_tracker", "finetune", "interpret", "scale")
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -28,6 +28,7 @@ def main(arguments: list[str] | None = None) -> int:
     import bench_interpret  # noqa: F401
     import bench_kairos  # noqa: F401
     import bench_nn  # noqa: F401
+    import bench_scale  # noqa: F401
     import bench_synth  # noqa: F401
     import bench_time_tracker  # noqa: F401
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -10,32 +11,68 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from tests.train.test_loop import same_ends
 from tests.train.toys import Toy, Waves, recipe
 from tsfm_lib.errors import TsfmError
 from tsfm_lib.paths import ROOT
 from tsfm_lib.train import fit
 from tsfm_lib.train.ranks import Ranks
+from tsfm_lib.train.state import load_state
+
+TOLERANCE = {"rtol": 1e-3, "atol": 1e-4}       # of weights after five steps; SCALING.md states it
 
 
-def test_two_ranks_train_like_one(tmp_path):
+def torchrun(what, folder, restarts=0):
+    """Two gloo processes as torchrun starts them on one machine."""
     with socket.socket() as s:
         s.bind(("127.0.0.1", 0))
         port = s.getsockname()[1]
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "--master_addr=127.0.0.1", f"--master_port={port}",
-               "-m", "tests.train.toys", "ranks", str(tmp_path)]  # fmt: skip
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"}, timeout=120)
+               f"--max_restarts={restarts}", "-m", "tests.train.toys", what, str(folder)]  # fmt: skip
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"}, timeout=600)
+
+
+@pytest.fixture(scope="module")
+def together(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("together")
+    done = torchrun("ranks", folder)
     assert done.returncode == 0, done.stderr[-3000:]
+    return folder
+
+
+def test_two_ranks_train_like_one(together):
     for steps in (1, 5):
         alone = fit(Toy(dropout=0.0, noisy=False), Waves(), recipe(steps=steps), progress=False, device="cpu")
-        together = load_file(tmp_path / str(steps) / "model.safetensors")
-        ours = alone.model.state_dict()
+        theirs, ours = load_file(together / str(steps) / "model.safetensors"), alone.model.state_dict()
         for name in ours:
-            torch.testing.assert_close(together[name], ours[name], rtol=1e-3, atol=1e-4)
-        curve = json.loads((tmp_path / f"curve{steps}.json").read_text())
+            torch.testing.assert_close(theirs[name], ours[name], **TOLERANCE)
+        curve = json.loads((together / f"curve{steps}.json").read_text())
         assert curve[:steps] == pytest.approx(list(alone.curve["loss"]), rel=1e-3)
         assert curve[steps:] == pytest.approx(list(alone.curve["grad_norm"]), rel=1e-2)
-    first = json.loads((tmp_path / "1" / "card.json").read_text())
+    first = json.loads((together / "1" / "card.json").read_text())
     assert first["sessions"][0]["ranks"] == 2 and first["samples"] == 8
+
+
+def test_killed_ranks_go_on_and_end_in_the_same_bytes(together, tmp_path):
+    """Both are killed, torchrun starts both again; then one is killed, torchrun gives up; then the same command again."""
+    killed = torchrun("dying ranks", tmp_path, restarts=1)
+    assert killed.returncode != 0                                  # which of the two deaths torchrun reports is a matter of chance
+    assert load_state(tmp_path / "checkpoint.safetensors")[1]["step"] == 30 and not (tmp_path / "model.safetensors").exists()
+    shutil.copytree(tmp_path, tmp_path / "alone")
+    done = torchrun("rank", tmp_path)
+    assert done.returncode == 0, done.stderr[-3000:]
+    same_ends(together / "straight", tmp_path)
+    card = json.loads((tmp_path / "card.json").read_text())
+    assert [(s["from_step"], s["ranks"]) for s in card["sessions"]] == [(0, 2), (20, 2), (30, 2)]
+    alone = fit(Toy(), Waves(), recipe(), folder=tmp_path / "alone", progress=False, device="cpu")          # on one process, too
+    assert [s["ranks"] for s in alone.card["sessions"]] == [2, 2, 1] and len(alone.curve) == 60
+    assert alone.curve["loss"].iloc[-10:].mean() < alone.curve["loss"].iloc[:10].mean()
+
+
+def test_a_checkpoint_that_only_the_first_rank_sees_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(Ranks, "agree", lambda self, number: 1)
+    with pytest.raises(TsfmError, match="on a file system that all nodes share"):
+        fit(Toy(), Waves(), recipe(steps=1), folder=tmp_path, progress=False, device="cpu")
 
 
 def test_ranks_share_a_batch_without_gap_or_overlap():

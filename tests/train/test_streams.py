@@ -11,8 +11,8 @@ import torch
 from tests.train.toys import Waves, recipe
 from tsfm_lib.data import as_series_set
 from tsfm_lib.errors import TsfmError
-from tsfm_lib.synth import cauker
-from tsfm_lib.train.streams import block_means, cauker_corpus, from_windows, generated, prefetch, standardised
+from tsfm_lib.synth import cauker, corpus
+from tsfm_lib.train.streams import block_means, cauker_corpus, from_corpus, from_windows, generated, prefetch, standardised
 
 SMALL = {"batch": 16, "context": 64, "horizon": 16, "pool": 64}
 
@@ -146,3 +146,11 @@ def test_a_corpus_for_encoders_is_standardised_and_every_series_comes_once_an_ep
         cauker_corpus(recipe(mixture="caukr", horizon=0))
     with pytest.raises(TsfmError, match="which need a horizon"):
         generated(recipe(mixture="final", horizon=0), progress=False)
+
+
+def test_a_corpus_on_disk_gives_the_batches_of_one_in_memory(tmp_path):
+    given = recipe(context=64, horizon=0, mixture="cauker", pool=300, batch=16)
+    memory = cauker_corpus(given)
+    disk = from_corpus(corpus.make(tmp_path, 300, 64, given.seed, shard=128, progress=False), given.batch, given.seed)
+    assert len(memory) == len(disk.rows) < 300 and disk.description["used"] == len(memory)
+    assert all(torch.equal(memory(step), disk(step)) for step in (0, 7, 18, 40))

@@ -1,4 +1,4 @@
-"""Tiny models and streams for the training tests; also run as a script, once by a process that kills itself, once under torchrun."""
+"""Tiny models and streams for the training tests; also run as a script, by processes that kill themselves, alone and under torchrun."""
 
 import json
 import os
@@ -54,14 +54,14 @@ class Waves:
 
 
 class Killed(Waves):
-    """Ends its process without a word when a step is asked for."""
+    """Ends its process without a word when one of some steps is asked for."""
 
-    def __init__(self, at: int, **options):
+    def __init__(self, *at: int, **options):
         super().__init__(**options)
         self.at = at
 
     def __call__(self, step):
-        if step == self.at:
+        if step in self.at:
             os.kill(os.getpid(), signal.SIGKILL)
         return super().__call__(step)
 
@@ -80,6 +80,13 @@ def main(what: str, folder: str) -> None:
             run = fit(model, Waves(), recipe(steps=steps), folder=own, progress=False, device="cpu")
             if os.environ["RANK"] == "0":
                 (Path(folder) / f"curve{steps}.json").write_text(json.dumps([*run.curve["loss"], *run.curve["grad_norm"]]))
+        fit(Toy(), Waves(), recipe(), folder=Path(folder) / "straight", progress=False, device="cpu")
+    elif what == "dying ranks":                              # both at step 25; after the restart one of them at step 35
+        again, rank = os.environ["TORCHELASTIC_RESTART_COUNT"] == "1", os.environ["RANK"]
+        stream = Killed(35) if again and rank == "1" else Waves() if again else Killed(25)
+        fit(Toy(), stream, recipe(), folder=folder, progress=False, device="cpu")
+    elif what == "rank":
+        fit(Toy(), Waves(), recipe(), folder=folder, progress=False, device="cpu")
 
 
 if __name__ == "__main__":

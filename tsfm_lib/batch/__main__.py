@@ -11,7 +11,8 @@ import pandas as pd
 
 from .. import claims
 from ..errors import TsfmError
-from .run import TIMEOUTS, Batch, Settings, book, update
+from .book import build
+from .run import TIMEOUTS, Batch, Settings, update
 
 
 def arguments(given: Sequence[str]) -> tuple[str, Settings]:
@@ -27,7 +28,7 @@ def arguments(given: Sequence[str]) -> tuple[str, Settings]:
     commands.add_parser("book")
     options = parser.parse_args(given)
     if options.command == "book":
-        return "book", Settings(resume=True)
+        return "book", Settings()
     only = tuple(word.strip() for word in options.only.split(",") if word.strip())
     return "run", Settings(options.profile, only, options.jobs, options.timeout, options.resume, options.update)
 
@@ -59,13 +60,17 @@ def short(table: pd.DataFrame) -> str:
 def scoreboard(table: pd.DataFrame) -> str:
     """The claims as a part of the index page, the verdict beside the claim."""
     order = ["quantity", "verdict", *(name for name in table.columns if name not in ("quantity", "verdict"))]
-    return "<h2>Claims</h2>" + pd.DataFrame(table)[order].rename(columns={"quantity": "claim"}).to_html(index=False, border=0)
+    shown = pd.DataFrame(table)[order].rename(columns={"quantity": "claim"}).to_html(index=False, border=0)
+    return f'<h2>Claims</h2><div class="scroll">{shown}</div>'
 
 
 def main(given: Sequence[str]) -> int:
     began = time.monotonic()
     try:
         command, settings = arguments(given)
+        if command == "book":
+            print(f"book: {build(settings)}")
+            return 0
         signal.signal(signal.SIGTERM, signal.default_int_handler)        # ended from outside: the kernels end, too
         batch = Batch(settings, partial(print, flush=True))
         results = batch.run()
@@ -77,11 +82,8 @@ def main(given: Sequence[str]) -> int:
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)
         return 130
-    if command == "book":
-        print(f"book: {book(batch, results)}")
-    else:
-        table = claims.table()
-        print(f"\n{short(table)}\n\npages: {batch.index(results, scoreboard(table))}")
+    table = claims.table()
+    print(f"\n{short(table)}\n\npages: {batch.index(results, scoreboard(table))}")
     failed = [result.name for result in results if not result.ok]
     print(f"{len(results) - len(failed)} ok, {len(failed)} failed in {time.monotonic() - began:.0f} s", *failed, sep="\n  FAIL ")
     return 1 if failed else 0

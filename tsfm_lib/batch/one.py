@@ -85,7 +85,9 @@ def carry_out(order: Order) -> dict:
                 ok, note = False, f"cell [{differences[0].cell}] differs from the committed output"
                 details = [line for d in differences for line in (f"cell [{d.cell}]:", *(f"  {text}" for text in d.lines))]
         title = pages.first_heading(committed)
-        text = pages.page(executed, title or Path(order.source).stem, Path(order.source).parent)
+        solved = Path(order.source).parent / "solutions" / Path(order.source).name
+        solution = nbformat.read(solved, as_version=4) if solved.exists() else None
+        text = pages.page(executed, title or Path(order.source).stem, Path(order.source).parent, solution)
         Path(order.output).with_suffix(".html").write_text(text, encoding="utf-8")
     return {"ok": ok, "note": note, "details": details, "seconds": round(time.monotonic() - began, 1)}
 

@@ -1,41 +1,40 @@
-"""Executed notebooks as web pages that need no network: no script, pictures inside the page, equations drawn as SVG."""
+"""Executed notebooks as web pages that need no network: no script, equations drawn as SVG, one style for runs and book.
 
-import copy
+`page` makes one self-contained file (what a run writes beside each executed notebook); `Body` is what a page holds, with its
+sections and figures as lists, from which the book makes its indexes.
+"""
+
+import base64
 import html
 import re
-from collections.abc import Sequence
+import struct
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from jinja2 import pass_context
-from nbconvert.exporters import HTMLExporter
+from nbconvert.filters.ansi import strip_ansi
 from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
 from nbformat import NotebookNode
+from pygments import highlight
+from pygments.formatters import HtmlFormatter
+from pygments.lexers import PythonLexer
 
+from .clean import WIDGET
 from .equations import svg
+from .pictures import answered, answers, named
 
-BARE = """{% extends 'lab/index.html.j2' %}
-{% block html_head_js_requirejs %}{% endblock %}
-{% block html_head_js_mathjax %}{% endblock %}
-{% block html_head_js_mermaidjs %}{% endblock %}
-{% block jupyter_widgets %}{% endblock %}
-{% block html_head_css %}<style>
-  .formula { display: block; text-align: center; margin: .8em 0; font-size: 1.4em } code.formula { white-space: pre-wrap }
-  body.jp-Notebook { max-width: 76em; margin: 0 auto }
-</style>{% endblock %}"""
-
-INDEX = """<!DOCTYPE html>
-<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>{title}</title><style>
-body {{ font: 16px/1.5 system-ui, sans-serif; max-width: 64em; margin: 2em auto; padding: 0 1em; color: #222 }}
-table {{ border-collapse: collapse; width: 100% }} td, th {{ text-align: left; padding: .3em .8em .3em 0; border-bottom: 1px solid #ddd }}
-td, th {{ vertical-align: top }} table.dataframe {{ font-size: .85em }} .FAIL {{ color: #b00; font-weight: bold }}
-</style></head><body><h1>{title}</h1><table><tr><th>notebook</th><th>seconds</th><th>result</th></tr>
-{rows}
-</table>{tail}</body></html>
+STYLE = Path(__file__).with_name("site.css")
+EXERCISE = re.compile(r"#+\s.*?\bExercise\s+(\d+)")
+PAGE = """<!DOCTYPE html>
+<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1"><title>{title}</title>
+{style}</head><body>
+{body}
+</body></html>
 """
 
 
 class Renderer(IPythonRenderer):
-    """Markdown whose formulas are drawn here instead of by a script in the browser."""
+    """Markdown whose formulas are drawn here instead of by a script in the browser, and whose tables scroll when they are wide."""
 
     def block_math(self, body: str) -> str:
         return svg(body, display=True)
@@ -45,36 +44,203 @@ class Renderer(IPythonRenderer):
     def inline_math(self, body: str) -> str:
         return svg(body)
 
-
-class PageExporter(HTMLExporter):
-    @pass_context
-    def markdown2html(self, context, source: str) -> str:
-        path = context.get("resources", {}).get("metadata", {}).get("path", "")
-        return markdown(source, path, context.get("cell", {}).get("attachments", {}))
+    def table(self, text: str) -> str:
+        return f'<div class="scroll"><table>{text}</table></div>\n'
 
 
-def markdown(source: str, path: str = "", attachments: dict | None = None) -> str:
+def markdown(source: str, path: str = "", attachments: dict | None = None, anchors: bool = True) -> str:
     """HTML of one markdown cell.
 
     >>> "<svg" in markdown("the loss $x^2$") and "<svg" not in markdown("`$x$`")
     True
     """
-    renderer = Renderer(escape=False, attachments=attachments or {}, embed_images=True, path=path)
-    return MarkdownWithMath(renderer=renderer).render(source)
+    renderer = Renderer(escape=False, attachments=attachments or {}, embed_images=True, path=path, exclude_anchor_links=not anchors)
+    return relinked(MarkdownWithMath(renderer=renderer).render(source))
 
 
-def page(notebook: NotebookNode, title: str, folder: Path) -> str:
-    """One notebook as one self-contained HTML text; `folder` is where its relative pictures are looked for."""
-    notebook = copy.deepcopy(notebook)
-    notebook.metadata.pop("widgets", None)
-    for cell in notebook.cells:              # formulas that code displays go the same way as those in the text
+def relinked(text: str) -> str:
+    """Links between notebooks become links between pages; solutions are folded in under their exercises.
+
+    >>> relinked('href="../10_a.ipynb#x" href="solutions/10_a.ipynb" href="https://e.org/b.ipynb"')
+    'href="10_a.html#x" href="#Exercises" href="https://e.org/b.ipynb"'
+    """
+    text = re.sub(r'href="solutions/\d\d_[\w.-]+\.(?:ipynb|py)"', 'href="#Exercises"', text)
+    return re.sub(r'href="(?:\.\./)?(\d\d_[\w.-]+)\.ipynb', r'href="\1.html', text)
+
+
+def plain(text: str) -> str:
+    """The words of a piece of HTML, formulas as their TeX.
+
+    >>> plain('<p>a &amp; <b>b</b>') + plain(svg("x^2"))
+    'a & bx^2'
+    """
+    text = re.sub(r'<svg[^>]* aria-label="([^"]*)".*?</svg>', r"\1", text, flags=re.S)
+    text = re.sub(r'<style.*?</style>|<a class="anchor-link".*?</a>', "", text, flags=re.S)
+    text = re.sub(r"</(p|t[dhr]|li|h\d|div|pre|summary)>", " ", text)
+    return " ".join(html.unescape(re.sub(r"<[^>]+>", "", text)).split())
+
+
+def chunks(source: str) -> list[str]:
+    """A markdown cell cut before each of its headings; fenced code stays whole.
+
+    >>> chunks("a\\n## b\\n```\\n# c\\n```\\n### d")
+    ['a', '## b\\n```\\n# c\\n```', '### d']
+    """
+    fenced, found = False, [[]]
+    for line in source.split("\n"):
+        fenced ^= line.lstrip().startswith("```")
+        if not fenced and re.match(r"#{1,6}\s", line) and found[-1]:
+            found.append([])
+        found[-1].append(line)
+    return ["\n".join(lines) for lines in found]
+
+
+def code(source: str, count: int | None = None) -> str:
+    mark = "" if count is None else f'<span class="count">[{count}]</span>'
+    return f'<div class="code">{mark}{highlight(source.rstrip(), PythonLexer(), HtmlFormatter(cssclass="highlight"))}</div>'
+
+
+@dataclass
+class Section:
+    """A heading and the words below it, for the table of contents and the search."""
+    id: str
+    title: str
+    level: int
+    words: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Figure:
+    id: str
+    name: str                  # as the notebook saves it; the cell's id where it does not
+    alt: str
+    section: Section
+    answers: str               # the paper's figure or table; empty: ours
+    picture: bytes
+    mime: str
+
+    @property
+    def size(self) -> str:
+        """Width and height as attributes, so that nothing jumps while pictures load."""
+        if self.mime != "image/png" or len(self.picture) < 24:
+            return ""
+        return 'width="{}" height="{}"'.format(*struct.unpack(">II", self.picture[16:24]))
+
+
+def inline(figure: Figure) -> str:
+    """The address of a picture that is part of the page."""
+    return f"data:{figure.mime};base64,{base64.b64encode(figure.picture).decode()}"
+
+
+class Body:
+    """What one notebook's page holds: `html`, `sections`, `figures`. `place` says where a figure's picture is found."""
+
+    def __init__(self, notebook: NotebookNode, folder: Path = Path(), solution: NotebookNode | None = None,
+                 place: Callable[[Figure], str] = inline):
+        self.folder, self.place, self.pending = str(folder), place, ""
+        self.sections, self.figures, self.lines = [Section("", "", 1)], [], []
+        self.stated = answers(notebook.cells[0].source if notebook.cells else "")
+        self.solved = solutions(solution) if solution else {}
+        self.drawn = ("", "")
+        for cell in notebook.cells:
+            if cell.cell_type == "markdown":
+                self._text(cell)
+            elif cell.cell_type == "code":
+                self._code(cell)
+        self._unfold()
+
+    @property
+    def html(self) -> str:
+        return "\n".join(self.lines)
+
+    def _text(self, cell: NotebookNode) -> None:
+        for chunk in chunks(cell.source):
+            made = markdown(chunk, self.folder, cell.get("attachments", {}))
+            if heading := re.match(r'<h(\d)(?: id="([^"]*)")?>(.*?)</h\1>', made, re.S):
+                self._unfold()
+                self.sections.append(Section(html.unescape(heading[2] or ""), plain(heading[3]), int(heading[1])))
+            if exercise := EXERCISE.match(chunk):
+                self.pending = exercise[1]
+            self.sections[-1].words.append(plain(made))
+            self.lines.append(made)
+
+    def _code(self, cell: NotebookNode) -> None:
+        self.sections[-1].words.append(cell.source)
+        self.lines.append(code(cell.source, cell.get("execution_count")))
         for output in cell.get("outputs", []):
-            data = output.get("data", {})
-            if "text/latex" in data and "text/html" not in data:
-                data["text/html"] = svg(data["text/latex"].strip().strip("$"), display=True)
-    exporter = PageExporter(raw_template=BARE, embed_images=True, exclude_input_prompt=False)
-    text, _ = exporter.from_notebook_node(notebook, resources={"metadata": {"name": title, "path": str(folder)}})
-    return re.sub(r'href="(\d\d_[\w.-]+)\.ipynb', r'href="\1.html', text)
+            self.lines.append(self._output(output, cell))
+
+    def _output(self, output: NotebookNode, cell: NotebookNode) -> str:
+        data = output.get("data", {})
+        if output.output_type == "stream" or output.output_type == "error":
+            text = output.get("text") or "\n".join(output.get("traceback", []))
+            return self._printed("\n".join(line.rsplit("\r", 1)[-1] for line in text.rstrip("\r\n").split("\n")))
+        if WIDGET in data:
+            return '<p class="note">A slider is here when the notebook is open in JupyterLab (./run_all.sh lab).</p>'
+        if "text/html" in data:
+            self.sections[-1].words.append(plain(data["text/html"]))
+            return f'<div class="scroll out">{data["text/html"]}</div>'
+        if "text/latex" in data:               # formulas that code displays go the same way as those in the text
+            return svg(data["text/latex"].strip().strip("$"), display=True)
+        if "text/markdown" in data:
+            return markdown(data["text/markdown"], self.folder)
+        for mime in ("image/svg+xml", "image/png", "image/jpeg"):
+            if mime in data:
+                raw = "".join(data[mime])
+                return self._figure(cell, raw.encode() if mime == "image/svg+xml" else base64.b64decode(raw), mime)
+        return self._printed(data.get("text/plain", ""))
+
+    def _printed(self, text: str) -> str:
+        text = strip_ansi(text)
+        self.sections[-1].words.append(text)
+        return f'<pre class="out">{html.escape(text)}</pre>' if text.strip() else ""
+
+    def _figure(self, cell: NotebookNode, picture: bytes, mime: str) -> str:
+        name, words = named(cell.source)
+        if not (name or words):                # the second of two that an earlier cell drew in a loop
+            name, words = self.drawn
+        self.drawn = (name, words)
+        section = self.sections[-1]
+        id = f"figure-{re.sub(r'[^a-z0-9_]+', '', name.lower()) or cell.get('id', 'of')}"
+        taken = sum(figure.id == id or figure.id.startswith(f"{id}-") for figure in self.figures)
+        id = f"{id}-{taken + 1}" if taken else id
+        name, alt = name or cell.get("id", ""), words or section.title or "a figure"
+        figure = Figure(id, name, alt, section, answered(name, self.stated), picture, mime)
+        self.figures.append(figure)
+        said = f"<figcaption>Answers, in the paper: {html.escape(figure.answers)}.</figcaption>" if figure.answers else ""
+        return f'<figure id="{id}"><img src="{self.place(figure)}" alt="{html.escape(alt)}" {figure.size}>{said}</figure>'
+
+    def _unfold(self) -> None:
+        """The solution of the exercise that ends here, folded."""
+        cells = self.solved.get(self.pending)
+        if cells:
+            made = [code(source) if kind == "code" else markdown(source, self.folder, anchors=False) for kind, source in cells]
+            inside = "\n".join(made)
+            self.sections[-1].words.append(plain(inside))
+            self.lines.append(f"<details><summary>Solution of exercise {self.pending}</summary>\n{inside}\n</details>")
+        self.pending = ""
+
+
+def solutions(notebook: NotebookNode) -> dict[str, list[tuple[str, str]]]:
+    """The cells (kind, source) that solve each exercise; what comes before the first, imports mostly, is part of the first."""
+    found: dict[str, list[tuple[str, str]]] = {"": []}
+    number = ""
+    for cell in notebook.cells:
+        for chunk in chunks(cell.source) if cell.cell_type == "markdown" else [cell.source]:
+            if cell.cell_type == "markdown" and (exercise := EXERCISE.match(chunk)):
+                number, chunk = exercise[1], chunk.partition("\n")[2]
+            if chunk.strip() and (number or cell.cell_type == "code"):
+                found.setdefault(number, []).append((cell.cell_type, chunk))
+    before, numbers = found.pop(""), sorted(found, key=int)
+    if numbers:
+        found[numbers[0]] = before + found[numbers[0]]
+    return found
+
+
+def page(notebook: NotebookNode, title: str, folder: Path, solution: NotebookNode | None = None) -> str:
+    """One notebook as one self-contained HTML text; `folder` is where its relative pictures are looked for."""
+    style = f"<style>{STYLE.read_text(encoding='utf-8')}</style>"
+    return PAGE.format(title=html.escape(title), style=style, body=f"<main>{Body(notebook, folder, solution).html}</main>")
 
 
 def first_heading(notebook: NotebookNode) -> str:
@@ -91,4 +257,6 @@ def index(title: str, rows: Sequence[tuple[str, str, str, str]], tail: str = "")
         f'<tr><td><a href="{stem}.html">{html.escape(stem)}</a> {html.escape(heading)}</td><td>{seconds}</td>'
         f'<td class="{word.split()[0] if word else ""}">{html.escape(word)}</td></tr>'
         for stem, heading, seconds, word in rows)
-    return INDEX.format(title=html.escape(title), rows=body, tail=tail)
+    table = f'<div class="scroll"><table><tr><th>notebook</th><th>seconds</th><th>result</th></tr>\n{body}\n</table></div>'
+    style = f"<style>{STYLE.read_text(encoding='utf-8')}</style>"
+    return PAGE.format(title=html.escape(title), style=style, body=f"<main><h1>{html.escape(title)}</h1>{table}{tail}</main>")

@@ -4,7 +4,6 @@ import hashlib
 import json
 import os
 import re
-import shutil
 import subprocess
 import sys
 import time
@@ -261,16 +260,3 @@ def update(batch: Batch, results: Sequence[Result], publish: Callable[[str, list
         results = [again.get(result.name, result) for result in results]
     batch.write_back(results)
     return list(results)
-
-
-def book(batch: Batch, results: Sequence[Result]) -> Path:
-    """All pages of a profile as one folder that can be put on any web server."""
-    target = batch.settings.build / "book"
-    shutil.rmtree(target, ignore_errors=True)
-    target.mkdir(parents=True)
-    for path in batch.notebooks:
-        page = batch.settings.place / f"{path.stem}.html"
-        if page.exists():
-            shutil.copy(page, target / page.name)
-    shutil.copy(batch.index(results), target / "index.html")
-    return target / "index.html"

@@ -19,6 +19,7 @@ from tqdm import tqdm
 
 from tsfm_lib.errors import TsfmError, whole
 from tsfm_lib.synth import cauker, causal_graphs, kernels, toeplitz
+from tsfm_lib.synth.jobs import done
 
 MANIFEST = "manifest.json"
 FORMAT = "tsfm_lib corpus 1"
@@ -99,12 +100,13 @@ def read(folder: str | Path) -> Corpus:
 
 
 def make(folder: str | Path, n: int, length: int = 512, seed: int = 0, config: cauker.CauKerConfig = cauker.CauKerConfig(),  # noqa: B008
-         per_graph: int = 4, workers: int = 1, shard: int = 8192, progress: bool = True) -> Corpus:
+         per_graph: int = 4, workers: int | None = None, shard: int = 8192, progress: bool = True) -> Corpus:
     """n series in shards of `shard`, as `cauker.generate` makes them; what is in the folder already is kept, so n may also grow.
 
-    workers: processes of joblib; a backend chosen by `joblib.parallel_config` (loky, Dask, Ray) is used.
+    workers: processes; None = those of the backend that `joblib.parallel_config` chose (loky, Dask, Ray), see `jobs.done`. On several
+    machines the folder has to be one that all of them see.
     """
-    whole(n, "n"), whole(shard, "shard"), whole(workers, "workers")
+    whole(n, "n"), whole(shard, "shard"), workers is None or whole(workers, "workers")
     cauker.generate(0, length, seed, config, per_graph)                           # refuses what cannot be made before anything is written
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -116,7 +118,7 @@ def make(folder: str | Path, n: int, length: int = 512, seed: int = 0, config: c
     missing = [job for job in jobs if not _finished(_path(folder, job[1] // shard), (job[2], length))]
     with tqdm(total=n, initial=n - sum(job[2] for job in missing), desc="cauker", unit=" series", unit_scale=True,
               disable=None if progress else True) as bar:
-        for made in _made(missing, workers, shard):
+        for made in done(_make_shard, [(*job, shard) for job in missing], workers, ordered=False):
             bar.update(made)
     _mapped.cache_clear()
     shards = [_receipt(_path(folder, i)) for i in range(len(jobs))]
@@ -136,16 +138,6 @@ def _same_settings(folder: Path, settings: dict, n: int) -> None:
             raise TsfmError(f"{folder} holds another corpus, its {', '.join(what)} differs: pass another folder, or delete this one")
     if there["n"] > n:
         raise TsfmError(f"{folder} holds {there['n']} series of this corpus, more than the {n} asked for: read the first {n} of them")
-
-
-def _made(jobs: list[tuple], workers: int, shard: int) -> Iterator[int]:
-    if workers == 1 or len(jobs) < 2:
-        return (_make_shard(*job, shard) for job in jobs)
-    from joblib import Parallel, delayed
-    from joblib.parallel import get_active_backend
-
-    how = "generator_unordered" if get_active_backend()[0].supports_return_generator else "list"
-    return iter(Parallel(workers, return_as=how, batch_size=1)(delayed(_make_shard)(*job, shard) for job in jobs))
 
 
 def _make_shard(folder: Path, first: int, n: int, length: int, seed: int, config: cauker.CauKerConfig, per_graph: int, shard: int) -> int:

@@ -7,7 +7,7 @@ them mixed (TSMixup, arXiv 2403.07815). `augment` and `hide` then roughen a batc
 import hashlib
 import os
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -17,6 +17,7 @@ from tqdm import tqdm
 
 from tsfm_lib.errors import TsfmError, nearest
 from tsfm_lib.synth import chaos, families, kernels, loops, shapes
+from tsfm_lib.synth.jobs import done
 from tsfm_lib.synth.shapes import Number
 
 Batch = Float32[np.ndarray, "n length"]
@@ -125,9 +126,9 @@ def chunk(family: str, index: int, length: int, seed: int) -> np.ndarray:
     return out
 
 
-def make_pool(mixture: Mixture, n: int, length: int = 1024, seed: int = 0, workers: int = 1, progress: bool = True,
+def make_pool(mixture: Mixture, n: int, length: int = 1024, seed: int = 0, workers: int | None = None, progress: bool = True,
               folder: str | Path | None = None) -> "Pool":
-    """A pool of n series, families by weight; the same bytes for any number of workers.
+    """A pool of n series, families by weight; the same bytes for any number of workers (None: see `jobs.done`).
 
     folder: where to keep one .npy per family for the next time; its name holds size, seed and version, so nothing stale is read.
     """
@@ -145,23 +146,15 @@ def make_pool(mixture: Mixture, n: int, length: int = 1024, seed: int = 0, worke
         Path(folder).mkdir(parents=True, exist_ok=True)
         if not os.access(folder, os.W_OK):                   # said now, not after minutes of work
             raise TsfmError(f"expected a folder to keep the pool in, but {folder} cannot be written: pass another folder, or None")
-    jobs = [(family, i) for family in missing for i in range(-(-len(made[family]) // CHUNK))]
-    blocks = _chunks(jobs, length, seed, workers)
-    for (family, i), block in zip(jobs, tqdm(blocks, "pool", len(jobs), unit="chunk", disable=None if progress else True)):
+    jobs = [(family, i, length, seed) for family in missing for i in range(-(-len(made[family]) // CHUNK))]
+    blocks = done(chunk, jobs, workers)
+    for (family, i, *_), block in zip(jobs, tqdm(blocks, "pool", len(jobs), unit="chunk", disable=None if progress else True)):
         rows = made[family][i * CHUNK:(i + 1) * CHUNK]
         rows[:] = block[: len(rows)]
     for family, path in missing.items():
         if path is not None:
             _write(path, made[family])
     return Pool(made, mixture, length, seed, version())
-
-
-def _chunks(jobs, length: int, seed: int, workers: int) -> Iterator[np.ndarray]:
-    if workers == 1 or len(jobs) < 2:
-        return (chunk(family, i, length, seed) for family, i in jobs)
-    from joblib import Parallel, delayed
-
-    return Parallel(workers, return_as="generator")(delayed(chunk)(family, i, length, seed) for family, i in jobs)
 
 
 def _read(path: Path, shape: tuple[int, int]) -> np.ndarray | None:

@@ -95,9 +95,7 @@ class _Trainer:
     def begin(self, resume: bool) -> None:
         path = self.folder / CHECKPOINT if self.folder is not None else None
         if path is not None:
-            self.ranks.meet()
-            found = path.exists()
-            self.ranks.meet()                                            # nobody writes before everybody has looked
+            found = self.ranks.agree(int(path.exists()))                 # what the first rank sees holds for all
             if found and resume:
                 self.restore(path)
             elif self.ranks.first:
@@ -110,6 +108,9 @@ class _Trainer:
                               "ranks": self.ranks.size})  # fmt: skip
 
     def restore(self, path: Path) -> None:
+        if not path.exists():
+            raise TsfmError(f"rank {self.ranks.rank} does not see {path}, which the first rank does: put the folder on a file system that "
+                            "all nodes share")  # fmt: skip
         tensors, facts = state.load_state(path)
         theirs = Recipe.from_dict(facts["recipe"])
         if differing := differences(theirs, self.recipe):

@@ -25,6 +25,7 @@ from torch import Tensor
 from tsfm_lib.data.sets import Part, SeriesSet
 from tsfm_lib.errors import TsfmError, nearest
 from tsfm_lib.synth import cauker
+from tsfm_lib.synth.corpus import Corpus
 from tsfm_lib.synth.mixture import MIXTURES, Augmentation, Hiding, Pool, augment, hide, make_pool
 from tsfm_lib.synth.shapes import zscore
 from tsfm_lib.train.recipe import Recipe
@@ -125,9 +126,7 @@ class Windows:
         return {"kind": "windows", "name": self.name, "windows": len(self), "length": self.length, "channels_together": self.together}
 
     def __call__(self, step: int) -> Batch:
-        positions = np.arange(step * self.batch, (step + 1) * self.batch)
-        epochs, places = np.divmod(positions, len(self))
-        picked = np.concatenate([_order(len(self), self.seed, int(e))[places[epochs == e]] for e in np.unique(epochs)])
+        picked = _picked(len(self), self.batch, self.seed, step)
         return torch.from_numpy(np.stack([self._window(int(w)) for w in picked]).astype(np.float32))
 
     def _window(self, w: int) -> np.ndarray:
@@ -136,6 +135,12 @@ class Windows:
         starts = self.series[i].shape[1] - self.length + 1
         channel, start = (slice(None), w) if self.together else (slice(w // starts, w // starts + 1), w % starts)
         return self.series[i][channel, start : start + self.length]
+
+
+def _picked(n: int, batch: int, seed: int, step: int) -> np.ndarray:
+    """What a step takes of n things when an epoch begins wherever the one before it ended."""
+    epochs, places = np.divmod(np.arange(step * batch, (step + 1) * batch), n)
+    return np.concatenate([_order(n, seed, int(e))[places[epochs == e]] for e in np.unique(epochs)])
 
 
 @lru_cache(maxsize=2)
@@ -171,15 +176,45 @@ def cauker_corpus(recipe: Recipe) -> Windows:
     return Windows((series,), recipe.context, recipe.batch, recipe.seed, name=f"{recipe.mixture}, {len(series)} of {recipe.pool} series")
 
 
-def standardised(series: Float[np.ndarray, "N T"], least: float = 1e-4) -> Float[np.ndarray, "M T"]:
-    """Those series whose deviation is above `least`, with mean 0 and deviation 1.
+@dataclass(frozen=True)
+class OnDisk:
+    """The same from a corpus on disk: rows are read when a step asks for them, so ten million series need no memory of their own."""
+
+    corpus: Corpus = field(repr=False)
+    batch: int
+    seed: int
+    rows: np.ndarray = field(repr=False)                             # of the series that move
+
+    @property
+    def description(self) -> dict[str, Any]:
+        about = {name: self.corpus.manifest[name] for name in ("generator", "version", "n", "length", "seed", "per_graph")}
+        return {"kind": "corpus", **about, "used": len(self.rows)}
+
+    def __call__(self, step: int) -> Batch:
+        picked = _picked(len(self.rows), self.batch, self.seed, step)
+        return torch.from_numpy(standardised(self.corpus[self.rows[picked]])[:, None])
+
+
+def from_corpus(corpus: Corpus, batch: int, seed: int = 0) -> OnDisk:
+    """The stream of an encoder over a corpus that `tsfm_lib.synth.corpus` made. Looks once at every series, to leave out those that hardly
+    move."""
+    first = np.cumsum([0, *(shard["series"] for shard in corpus.manifest["shards"])])
+    return OnDisk(corpus, batch, seed, np.concatenate([start + np.flatnonzero(_moves(x)) for start, x in zip(first, corpus.shards())]))
+
+
+def _moves(series: Float[np.ndarray, "N T"], least: float = 1e-4) -> np.ndarray:
+    return series.std(1, dtype=np.float64) > least
+
+
+def standardised(series: Float[np.ndarray, "N T"]) -> Float[np.ndarray, "M T"]:
+    """Those series that move, with mean 0 and deviation 1.
 
     >>> standardised(np.array([[1.0, 3.0], [5.0, 5.0]])).tolist()
     [[-1.0, 1.0]]
     """
+    series = series[_moves(series)]
     mean, deviation = series.mean(1, keepdims=True, dtype=np.float64), series.std(1, keepdims=True, dtype=np.float64)
-    keep = deviation[:, 0] > least
-    return ((series[keep] - mean[keep]) / deviation[keep]).astype(np.float32)
+    return ((series - mean) / deviation).astype(np.float32)
 
 
 # -- ahead of time --
