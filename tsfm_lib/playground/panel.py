@@ -36,7 +36,7 @@ class Panel:
         )  # fmt: skip
         dropdown = lambda options, name: widgets.Dropdown(options=options, description=name, style=NAMED, layout={"width": "330px"})
         self.source, self.model = dropdown(list(dict.fromkeys([*sources, state.source])), "series"), dropdown(models, "model")
-        self.period = slider(widgets.FloatSlider, 4, 256, 1, "period", readout_format=".4g")
+        self.period = slider(widgets.FloatSlider, 4, 256, 1, "period", readout_format=".0f")
         self.noise = slider(widgets.FloatSlider, 0, 2, 0.05, "noise")
         self.bursts = slider(widgets.FloatSlider, 0, 1, 0.05, "bursts")
         self.seed = slider(widgets.IntSlider, 0, 99, 1, "seed")
@@ -170,6 +170,6 @@ class Panel:
             return
         self.picture.value = png(draw(seen))
         self.summary.value = escape(f"{seen.summary}. {seen.note}".strip())
-        self.code.value = f"<pre style='overflow-x: auto'>{escape(states.code(replace(state, site='')))}</pre>"
+        self.code.value = f"<pre style='overflow-x: auto; white-space: pre'>{escape(states.code(replace(state, site='')))}</pre>"
         self.state, self.redraws = state, self.redraws + 1
         self.seconds.append(time.process_time() - began)
