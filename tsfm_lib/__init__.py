@@ -15,7 +15,7 @@ __version__ = "0.1.0"
 _FRONT = ("load", "save", "forecast", "embed")
 _ROOMS = (
     "batch", "checkpoints", "claims", "data", "errors", "evaluate", "finetune", "interpret", "models", "nn",
-    "page", "paths", "plotting", "synth", "train",
+    "page", "paths", "playground", "plotting", "synth", "train",
 )  # fmt: skip
 __all__ = [*_FRONT, *_ROOMS]
 
