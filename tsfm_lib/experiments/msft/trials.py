@@ -87,6 +87,8 @@ def tokens(model: nn.Module) -> int:
     if not isinstance(model, finetune.MultiScale):
         return 0
     size = model.model.config.patch
+    if (beside := getattr(model.model, "beside", None)) is not None:  # no horizon tokens
+        return sum(-(-n // size) + beside for n in model.contexts)
     ahead = [0] * len(model.horizons) if model.heads else model.horizons
     return sum(-(-n // size) + -(-h // size) for n, h in zip(model.contexts, ahead))
 
