@@ -49,7 +49,8 @@ def join_causal(model: Decoder, parts: Sequence[Tokens], how: str, factor: int =
         mask = mask & (scale[:, None] == scale)
     angles = torch.cat([one.angles for one in own], dim=2)
     if how == "aligned":
-        angles = model.model.rope.angles(ends - ends.min())[None, None]
+        first = 1 - own[0].sees.sum(1)  # R 1: when the first patch with an observation ends, which is where the decoder counts from
+        angles = model.model.rope.angles(ends - first)
     looks = TimesFMLooks(angles, mask, torch.cat([one.sees for one in own], dim=1))
     h = torch.cat([part.h for part in parts], dim=1)
     return Tokens(h, Told(looks, parts[0].aux.leading), h.shape[1])

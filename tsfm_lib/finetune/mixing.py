@@ -38,7 +38,7 @@ def log_density(one: Said, target: Float[Tensor, "B V h"]) -> Float[Tensor, "B V
     return torch.where(seen, one.raw.log_prob(u) - one.statistics.scale.log().to(u), 0)
 
 
-def error(one: Said, target: Float[Tensor, "B V h"]) -> Float[Tensor, ""]:
+def error(one: Said, target: Float[Tensor, "B V *N h"]) -> Float[Tensor, ""]:
     """Mean over observed steps: minus the log density, twice the quantile loss, or the squared error. A constant context has no units for
     a density."""
     seen = observed(target)

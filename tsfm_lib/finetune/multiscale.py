@@ -150,7 +150,9 @@ class MultiScale(nn.Module):
         layers, pairs, states = self.model.layers, self.pairs(), [one.tokens.h for one in found]
         match = lambda how: [how(a.part, b.part, self.design.factor).to(states[0]) for a, b in zip(found, found[1:])]
         within = match(alignment)
-        matches = match(finished) if self.causal else within  # no token hears what ends later
+        matches = within
+        if self.causal:  # no token hears what ends later, or of nothing but padding
+            matches = [m * one.alive[:, None] for m, one in zip(match(finished), found[1:])]
         if self.design.aggregate == "refine":
             for i in reversed(range(len(found))):
                 if i + 1 < len(found):
