@@ -121,7 +121,7 @@ def test_supervised_everywhere_the_loss_is_that_of_every_prefix():
     module, batch = tuned("timesfm", replace(EVERY, scales=0, aggregate="none", adapters="none")), series(steps=CONTEXT + HORIZON)
     model, losses = made("timesfm"), []
     for n in range(1, 9):
-        values = model.forecast(batch[:, 0, : 8 * n], HORIZON)[:, None]
+        values = model.forecast(batch[:, 0, : 8 * n], HORIZON)[:, None].float()
         losses.append(2 * pinball(values, batch[..., 8 * n : 8 * n + HORIZON], model.config.quantiles))
     torch.testing.assert_close(module.loss(batch).detach(), torch.stack(losses).mean(), atol=1e-4, rtol=1e-4)
     batch[0, 0, :20] = torch.nan
