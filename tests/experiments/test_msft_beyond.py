@@ -49,7 +49,7 @@ def test_a_triangle_hears_the_future_where_scales_stand_one_after_another():
     ends = torch.tensor([-3.0, -2.0, -1.0, 0.0, -2.0, 0.0, 0.0])  # four fine, two coarse, one coarsest
     later = ends > ends[:, None]
     counts = [int((mask & later).sum()) for mask in (joined.heard(ends), beyond.triangle(ends), beyond.triangle(ends, coarse_first=True))]
-    assert counts[0] == 0 and counts[1] == 3 and counts[2] == 3 + 3 + 1
+    assert counts == [0, 2, 3 + 2 + 2 + 1]
     full = beyond.triangle(ends, coarse_first=True)[:4]
     assert full[:, 4:].all() and torch.equal(full[:, :4], torch.ones(4, 4).tril().bool())
 
