@@ -50,8 +50,8 @@ def test_the_front_door_tunes_a_frame_and_forecasts_it(frame):
 
 def test_what_the_front_door_refuses(frame):
     for call, words in (
-        (lambda: tsfm_lib.finetune("seasonal-naive", frame, horizon=3), "needs an encoder"),
-        (lambda: tsfm_lib.finetune("kairos-nano", frame, horizon=3), "needs an encoder: moirai, moment or units, got Kairos"),
+        (lambda: tsfm_lib.finetune("seasonal-naive", frame, horizon=3), "fine-tuning needs moirai"),
+        (lambda: tsfm_lib.finetune("kairos-nano", frame, horizon=3), "needs moirai, moment, units, timesfm or chronos-bolt, got Kairos"),
         (lambda: tsfm_lib.finetune(made("units"), frame), "nothing says how far to forecast"),
         (lambda: tsfm_lib.finetune(made("units"), frame, horizon=0.5), "the horizon should be a whole number"),
         (lambda: finetune.save(made("units"), "nowhere"), "expected a model that was fine-tuned"),
@@ -71,7 +71,7 @@ def test_from_the_shell_a_row_before_and_after(frame, tmp_path, capsys, monkeypa
     assert "msft: weights of the scales, finest first: 0.3" in said
     assert finetune.load(tmp_path / "out", made("units")).design.scales == 2
     refused = {"--method lara": "did you mean 'lora'", "--scales many": "--scales is a number from 0 up or auto",
-               "--model patchtst": "patchtst cannot be fine-tuned here", "--budget all": "a budget is one of"}  # fmt: skip
+               "--model patchtst": "or chronos-bolt, got PatchTST", "--budget all": "a budget is one of"}  # fmt: skip
     for wrong, words in refused.items():
         changed = dict(zip(arguments[::2], arguments[1::2])) | {"--method": "msft"} | dict([wrong.split()])
         assert cli.main([part for pair in changed.items() for part in pair]) == 2

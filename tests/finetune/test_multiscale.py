@@ -278,7 +278,7 @@ def test_prompts_are_read_and_are_no_part_of_the_context(name):
 
 
 def test_what_cannot_be_is_refused():
-    with pytest.raises(TsfmError, match="needs an encoder: moirai, moment or units, got DLinear"):
+    with pytest.raises(TsfmError, match="needs moirai, moment, units, timesfm or chronos-bolt, got DLinear"):
         MultiScale(checkpoints.build("dlinear", {"context": 32, "horizon": 8}), Design(), 32, 8)
     with pytest.raises(TsfmError, match="attention across scales"):
         tuned("units", replace(MSFT, attention="aligned"))

@@ -7,8 +7,10 @@ import torch
 
 from tsfm_lib import checkpoints
 from tsfm_lib.finetune import Budget, Design, MultiScale, target
+from tsfm_lib.models.chronos_bolt import ChronosBoltConfig
 from tsfm_lib.models.moirai import MoiraiConfig
 from tsfm_lib.models.moment import MomentConfig
+from tsfm_lib.models.timesfm import TimesFMConfig
 from tsfm_lib.models.units import UniTSConfig
 
 CONFIGS = {
@@ -16,7 +18,12 @@ CONFIGS = {
     "moment": MomentConfig.tiny(),
     "units": replace(UniTSConfig.tiny(), prompts=2),
 }
-BACKBONES = tuple(CONFIGS)
+BACKBONES = tuple(CONFIGS)  # the encoders
+BEYOND = {
+    "timesfm": replace(TimesFMConfig.tiny(), horizon=16, spread_horizon=None, mean=False, asinh=True, gaps="mask"),
+    "chronos-bolt": replace(ChronosBoltConfig.tiny(), horizon=16, encoder_layers=2, decoder_layers=2, asinh=True),
+}
+CONFIGS |= BEYOND
 MSFT = Design(scales=2, adapters="own", lora="own", rank=2, aggregate="both", head="own")
 CONTEXT, HORIZON = 64, 16
 BRIEF = Budget(steps=4, batch=4, rates=1, every=2, count=8)

@@ -14,8 +14,8 @@ from tsfm_lib.errors import TsfmError
 
 def parser() -> argparse.ArgumentParser:
     top = argparse.ArgumentParser(prog="python -m tsfm_lib.finetune", description="Fine-tune a model: before, after, and at what price.")
-    top.add_argument("--model", required=True, metavar="NAME|FOLDER", help="shipped weights or a folder; for moirai, moment, units a tiny "
-                     "model with random weights, to try things")  # fmt: skip
+    top.add_argument("--model", required=True, metavar="NAME|FOLDER", help="shipped weights or a folder; for moirai, moment, units, "
+                     "timesfm, chronos-bolt a tiny model with random weights, to try things")  # fmt: skip
     top.add_argument("--data", required=True, metavar="NAME|FILE", help="a data set of the catalogue, or your own file")
     top.add_argument("--method", default="msft", metavar="NAME[,NAME]", help="probe, prompt, lora, adalora, full, scratch, msft (default)")
     top.add_argument("--horizon", type=int, help="points ahead (default: the data set's own)")
@@ -88,6 +88,7 @@ def method_of(name: str, scales: str | None) -> Any:
 def model_of(name: str) -> Any:
     """Shipped weights, a folder, or a tiny untrained model of an architecture."""
     from tsfm_lib import checkpoints, front
+    from tsfm_lib.finetune.readings import reading
     from tsfm_lib.models import MODELS
 
     if name not in MODELS:
@@ -95,8 +96,7 @@ def model_of(name: str) -> Any:
     else:
         print(f"{name} is an architecture without weights: a tiny one with random weights is tried", file=sys.stderr)
         model = checkpoints.build(name, MODELS[name].config_class().tiny(), 0)
-    if not hasattr(model, "embed_tokens"):
-        raise TsfmError(f"{name} cannot be fine-tuned here: expected an encoder, moirai, moment or units")
+    reading(model)  # refuses what cannot be fine-tuned
     return model
 
 

@@ -21,6 +21,7 @@ CHOICES = {
     "lora": PLACES,
     "aggregate": ("none", "both", "c2f", "f2c", "refine"),
     "attention": ("within", "across", "aligned"),
+    "supervise": ("end", "every"),
     "mixing": ("weighted loss", "mixed loss", "uniform", "stacked", "none"),
     "combine": ("quantile average", "linear pool", "sample mean"),
     "pooling": POOLINGS,
@@ -52,10 +53,12 @@ class Design:
     adaptive: bool = False  # AdaLoRA: ranks move to where they matter
     prompts: int = 0  # learned tokens in front; UniTS trains those it has
     # Sec. 3.3, decoupled dependencies
-    attention: str = "within"  # tokens look at their own scale; across all scales; the same, with a common clock (these two: Moirai)
+    attention: str = "within"  # tokens look at their own scale; across all scales; the same, with a common clock (these two: Moirai,
+    #                          TimesFM, where nobody hears what ended later)
     aggregate: str = "none"  # coarse to fine, fine to coarse, both; "refine" starts each scale from where the coarser one ended
     iterated: bool = True  # an aggregator reads what its neighbour has just been told, not only what the layer said
     # Sec. 3.4, mixing
+    supervise: str = "end"  # where a forecast is asked for in training; "every": behind each patch of the context (ours: causal decoders)
     mixing: str = "weighted loss"  # how the weights of the scales are found; "none": scale 0 alone is trained and forecasts
     prior: float | int = 0.0  # added to the first logit at the start; 9 with the authors' scripts on ETTh1 and ETTh2
     weight_rate: float = 1e-2  # learning rate of these logits

@@ -10,6 +10,7 @@ from tsfm_lib.data import as_series_set
 from tsfm_lib.errors import TsfmError, whole
 from tsfm_lib.finetune.design import Design, Method
 from tsfm_lib.finetune.multiscale import MultiScale
+from tsfm_lib.finetune.readings import KNOWN
 from tsfm_lib.finetune.targets import target
 from tsfm_lib.finetune.tuning import Budget, budget_of, fit
 
@@ -32,7 +33,7 @@ def finetune(model: nn.Module | str | Path, data: Any, horizon: int | float | No
     """
     model = front.load(model) if isinstance(model, (str, Path)) else model
     if not hasattr(getattr(model, "config", None), "context"):
-        raise TsfmError(f"fine-tuning needs an encoder: moirai, moment or units, got {type(model).__name__}")
+        raise TsfmError(f"fine-tuning needs {KNOWN}, got {type(model).__name__}")
     found = as_series_set(data)
     horizon = horizon or found.horizon
     if not horizon:

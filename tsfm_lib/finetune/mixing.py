@@ -9,6 +9,7 @@ The weights of the scales can be found in four ways (`Design.mixing`):
 Shapes: B samples, V variates, h steps of the horizon, S scales, n sample paths.
 """
 
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
@@ -18,14 +19,14 @@ from scipy.optimize import nnls
 from torch import Tensor
 
 from tsfm_lib.finetune.scales import finer
-from tsfm_lib.nn.outputs import Mixture
+from tsfm_lib.nn.outputs import Mixture, Quantiles, pinball
 from tsfm_lib.nn.scaling import Statistics, observed
 
 
 class Said(NamedTuple):
-    """The forecast of one scale for its own horizon, in units of its own context."""
+    """The forecast of one scale for its own horizon, in units of its own context; behind each of N tokens where every one is asked."""
 
-    raw: Float[Tensor, "B V h"] | Mixture
+    raw: Float[Tensor, "B V h"] | Mixture | Quantiles
     statistics: Statistics
     moves: Bool[Tensor, "B V 1"]  # series that were more than a constant
 
@@ -37,18 +38,27 @@ def log_density(one: Said, target: Float[Tensor, "B V h"]) -> Float[Tensor, "B V
     return torch.where(seen, one.raw.log_prob(u) - one.statistics.scale.log().to(u), 0)
 
 
-def error(one: Said, target: Float[Tensor, "B V h"]) -> Float[Tensor, ""]:
-    """Mean over observed steps: minus the log density, or the squared error. A constant context has no units for a density."""
+def error(one: Said, target: Float[Tensor, "B V *N h"]) -> Float[Tensor, ""]:
+    """Mean over observed steps: minus the log density, twice the quantile loss, or the squared error. A constant context has no units for
+    a density."""
     seen = observed(target)
-    if isinstance(one.raw, Mixture):
+    if isinstance(one.raw, Quantiles):
+        losses = quantile_loss(one.raw.in_units(one.statistics).values, target, one.raw.levels)
+    elif isinstance(one.raw, Mixture):
         seen, losses = seen & one.moves, -log_density(one, target)
     else:
         losses = (one.statistics.invert(one.raw) - torch.where(seen, target, 0)).square()
     return torch.where(seen, losses, 0).sum() / seen.sum().clamp_min(1)
 
 
+def quantile_loss(values: Float[Tensor, "*B Q"], target: Float[Tensor, "*B"], levels: tuple[float, ...]) -> Float[Tensor, "*B"]:
+    return 2 * pinball(values, target, levels, reduce=False)
+
+
 def on_all_steps(one: Said, times: int, horizon: int) -> Said:
     """The forecast of a coarse scale for each of the steps it stands for."""
+    if isinstance(one.raw, Quantiles):
+        return one._replace(raw=replace(one.raw, values=finer(one.raw.values, times, horizon, axis=-2)))
     if not isinstance(one.raw, Mixture):
         return one._replace(raw=finer(one.raw, times, horizon))
     repeat = lambda parameter: finer(parameter, times, horizon, axis=-2)
@@ -57,13 +67,16 @@ def on_all_steps(one: Said, times: int, horizon: int) -> Said:
 
 
 def mixed_error(whole: list[Said], theta: Float[Tensor, " S"], target: Float[Tensor, "B V h"]) -> Float[Tensor, ""]:
-    """The error of the mixed forecast as a function of the weights alone: minus the log density of the linear pool, or the squared error
-    of the weighted mean. `whole`: what is said of all steps."""
+    """The error of the mixed forecast as a function of the weights alone: minus the log density of the linear pool, the quantile loss
+    of the weighted quantiles, or the squared error of the weighted mean. `whole`: what is said of all steps."""
     seen = observed(target)
     if isinstance(whole[0].raw, Mixture):
         densities = torch.stack([log_density(one, target) for one in whole]).detach()  # S B V h
         losses = -torch.logsumexp(theta.log_softmax(0)[:, None, None, None] + densities, dim=0)
         seen = seen & torch.stack([one.moves for one in whole]).all(0)
+    elif isinstance(whole[0].raw, Quantiles):
+        values = torch.stack([one.raw.in_units(one.statistics).values for one in whole]).detach()
+        losses = quantile_loss(torch.einsum("s,sbvhq->bvhq", theta.softmax(0), values), target, whole[0].raw.levels)
     else:
         points = torch.stack([one.statistics.invert(one.raw) for one in whole]).detach()
         losses = (torch.einsum("s,sbvh->bvh", theta.softmax(0), points) - torch.where(seen, target, 0)).square()

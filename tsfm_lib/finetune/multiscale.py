@@ -1,4 +1,5 @@
-"""Multi-scale fine-tuning (MSFT, arXiv 2506.14087), written once for every encoder that offers the contract of `nn.tokens`.
+"""Multi-scale fine-tuning (MSFT, arXiv 2506.14087), written once for every model that offers the contract of `nn.tokens`: the encoders
+of the paper, and a causal decoder and an encoder-decoder, on which it says nothing, by way of `readings`.
 
 Read beside the paper, in its order (Sec. 3):
     down-sampled copies of context and horizon                   -> scales.pyramid
@@ -14,7 +15,7 @@ matter:
 | scales | one row, a block mask | a list of rows; `joined` is the other form | equal, cheaper; UniTS and MOMENT obey no such mask |
 | trained | what is new; or norms and head too | what is new and the head: `train` | every method trains the head |
 | aggregators | in the block; start unknown | behind the block, zero at the start | MSFT starts as zero-shot |
-| losses | the model's own, in its own units | log density or squared error, in units of the data | windows hardly moving do not rule |
+| losses | the model's own, in its own units | the same kind, in units of the data | windows hardly moving do not rule |
 | weights of scales | minimised with the losses they weigh | the same; others by `mixing` | they run to the easiest scale |
 | mixture | weighted mean of independent samples | of quantiles; others by `combine` | a mean of samples is too narrow |
 | MOMENT | one head a scale | fresh heads, or its own: `head` | its own reaches only a little ahead |
@@ -25,6 +26,7 @@ Shapes: B samples, V variates, T steps of the context, h of the horizon, R rows 
 
 import copy
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from hashlib import sha256
 from typing import NamedTuple
@@ -39,12 +41,13 @@ from tsfm_lib.finetune import joined
 from tsfm_lib.finetune.adalora import AdaLoRA
 from tsfm_lib.finetune.design import Design
 from tsfm_lib.finetune.mixing import Said, combine, error, mixed_error, on_all_steps
-from tsfm_lib.finetune.scales import Part, alignment, averaging, finer, lengths, pyramid
+from tsfm_lib.finetune.readings import Decoder, EncoderDecoder, reading
+from tsfm_lib.finetune.scales import Part, alignment, averaging, finer, finished, lengths, pyramid
 from tsfm_lib.models.moirai import Moirai
 from tsfm_lib.models.moment import Moment
 from tsfm_lib.models.units import UniTS
 from tsfm_lib.nn.lora import LoRA
-from tsfm_lib.nn.outputs import Mixture
+from tsfm_lib.nn.outputs import Mixture, Quantiles
 from tsfm_lib.nn.patching import left_pad, patch
 from tsfm_lib.nn.scaling import Statistics
 from tsfm_lib.nn.tokens import Tokens, deltas
@@ -71,16 +74,14 @@ class MultiScale(nn.Module):
 
     def __init__(self, model: nn.Module, design: Design, context: int, horizon: int, seed: int = 0, together: bool = False):
         super().__init__()
-        self.rows, size, d = isinstance(model, Moment), design.scales + 1, getattr(getattr(model, "config", None), "width", 0)
-        if not isinstance(model, (Moirai, Moment, UniTS)):
-            raise TsfmError(f"fine-tuning needs an encoder: moirai, moment or units, got {type(model).__name__}")
-        if design.attention != "within" and not isinstance(model, Moirai):
-            raise TsfmError(f"attention across scales needs a model whose layers take a mask and a clock, moirai: {type(model).__name__} "
-                            "has attention='within'")  # fmt: skip
+        origin, model = model, reading(model)
+        self.rows, size, d = isinstance(model, Moment), design.scales + 1, model.config.width
+        fits(model, origin, design, horizon)
         self.design, self.context, self.horizon, self.together = design, context, horizon, together
         self.contexts, self.horizons = (lengths(n, design.scales, design.factor) for n in (context, horizon))
-        self.probabilistic, self.origin = bool(model.probabilistic), fingerprint(model)
+        self.probabilistic, self.origin = bool(model.probabilistic), fingerprint(origin)
         self.model, layers = copy.deepcopy(model).cpu().requires_grad_(design.train == "all"), len(model.layers)
+        self.causal, self.every = isinstance(model, Decoder) and model.causal, design.supervise == "every"
         generator = torch.Generator().manual_seed(seed)
         each = lambda place: {"none": 0, "shared": 1, "own": size}[place]
         zero = lambda: _filled(torch.zeros(d, d))
@@ -139,7 +140,7 @@ class MultiScale(nn.Module):
         """The low-rank pairs of every scale and layer."""
         if not self.loras:
             return [[{}] * len(self.model.layers)] * len(self.contexts)
-        found = [deltas(lora, len(self.model.layers)) for lora in self.loras]
+        found = [deltas(lora, getattr(self.model, "names", len(self.model.layers))) for lora in self.loras]
         return found if len(found) > 1 else found * len(self.contexts)
 
     # -- decoupled dependencies --
@@ -147,7 +148,11 @@ class MultiScale(nn.Module):
     def encode(self, found: Sequence[Read]) -> list[Float[Tensor, "R N D"]]:
         """All layers, all scales."""
         layers, pairs, states = self.model.layers, self.pairs(), [one.tokens.h for one in found]
-        matches = [alignment(a.part, b.part, self.design.factor).to(states[0]) for a, b in zip(found, found[1:])]
+        match = lambda how: [how(a.part, b.part, self.design.factor).to(states[0]) for a, b in zip(found, found[1:])]
+        within = match(alignment)
+        matches = within
+        if self.causal:  # no token hears what ends later, or of nothing but padding
+            matches = [m * one.alive[:, None] for m, one in zip(match(finished), found[1:])]
         if self.design.aggregate == "refine":
             for i in reversed(range(len(found))):
                 if i + 1 < len(found):
@@ -157,12 +162,19 @@ class MultiScale(nn.Module):
             return states
         if self.design.attention != "within":
             return self.encode_joined([one.tokens for one in found], pairs)
-        means = [averaging(match, one.alive) for match, one in zip(matches, found)] if self.f2c else []
+        means = [averaging(match, one.alive) for match, one in zip(within, found)] if self.f2c else []
         for number, layer in enumerate(layers):
             states = [layer(h, one.tokens.aux, own[number]) for h, one, own in zip(states, found, pairs)]
             if self.c2f or self.f2c:
-                states = self.aggregate(number, states, matches, means)
+                heard = self.aggregate(number, states, matches, means)
+                states = [self.moved(number, one.part, a, b) for one, a, b in zip(found, states, heard)]
         return states
+
+    def moved(self, layer: int, part: Part, before: Float[Tensor, "R N D"], after: Float[Tensor, "R N D"]) -> Float[Tensor, "R N D"]:
+        """Where layers move some of the tokens, only those hear of other scales behind them."""
+        if not isinstance(self.model, EncoderDecoder):
+            return after
+        return torch.where(part.only(self.model.moves(layer)).to(after.device)[:, None], after, before)
 
     def encode_joined(self, parts: Sequence[Tokens], pairs: list[list[dict]]) -> list[Float[Tensor, "R N D"]]:
         row, scale = joined.join(self.model, parts, self.design.attention, self.design.factor), joined.scale_of(parts)
@@ -188,21 +200,34 @@ class MultiScale(nn.Module):
 
     # -- forecasts and their mixture --
 
-    def say(self, scale: int, h: Float[Tensor, "R N D"], one: Read, leading: tuple[int, int]) -> Said:
-        if self.heads:
-            raw = self.model.project(h[:, one.part.prefix :], one.tokens, self.horizons[scale], self.heads[scale])
-        else:
-            raw = self.model.project(h, one.tokens, self.horizons[scale])
-        if not self.rows:
-            return Said(raw, one.statistics, one.moves)
+    def say(self, scale: int, h: Float[Tensor, "R N D"], one: Read, leading: tuple[int, int], every: bool = False) -> Said:
+        horizon, own, inside = self.horizons[scale], one.statistics, h[:, one.part.prefix :]
+        if every:
+            return Said(self.model.project(inside, one.tokens, horizon, every=True), own, one.moves)
+        project = self.model.project
+        raw = project(inside, one.tokens, horizon, self.heads[scale]) if self.heads else project(h, one.tokens, horizon)
+        if not self.rows:  # of statistics that run along the last ones
+            return Said(raw, replace(own, loc=own.loc[..., -1:], scale=own.scale[..., -1:]), one.moves)
         loc, width, moves = (x.unflatten(0, leading) for x in (one.statistics.loc, one.statistics.scale, one.moves))
         return Said(raw.unflatten(0, leading), Statistics(loc, width), moves)
 
-    def forward(self, context: Float[Tensor, "B V C"]) -> list[Said]:
-        """What every scale says, the finest first."""
-        d = self.design
+    def forward(self, context: Float[Tensor, "B V C"], every: bool = False) -> list[Said]:
+        """What every scale says, the finest first; with `every` behind each patch of the context."""
+        d, leading = self.design, tuple(context.shape[:2])
         found = [self.read(x, i) for i, x in enumerate(pyramid(context, d.scales, True, d.pooling, d.factor))]
-        return [self.say(i, h, one, tuple(context.shape[:2])) for i, (h, one) in enumerate(zip(self.encode(found), found))]
+        return [self.say(i, h, one, leading, every) for i, (h, one) in enumerate(zip(self.encode(found), found))]
+
+    def targets(self, past: Float[Tensor, "B V C"], future: Float[Tensor, "B V h"], said: Sequence[Said]) -> list[Tensor]:
+        """What each scale is to say; behind each patch where it was asked there, [B V N h], except where it has no units yet."""
+        d = self.design
+        ahead = pyramid(future, d.scales, False, d.pooling, d.factor)
+        if not self.every:
+            return ahead
+        size, found = self.model.config.patch, []
+        for x, y, one in zip(pyramid(past, d.scales, True, d.pooling, d.factor), ahead, said):
+            windows = torch.cat([left_pad(x, size), y], dim=-1).unfold(-1, y.shape[-1], size)[..., 1:, :]
+            found.append(torch.where(one.statistics.scale[..., None] > 0, windows, torch.nan))
+        return found
 
     def apart(self, x: Float[Tensor, "B V T"]) -> Float[Tensor, "b v T"]:
         return x if self.together else x.flatten(0, 1)[:, None]
@@ -215,8 +240,8 @@ class MultiScale(nn.Module):
         """The losses of all scales on their own horizons, weighted; the last `horizon` steps of a batch are the target."""
         d, batch = self.design, self.apart(batch)
         past, future = self.window(batch[..., : -self.horizon]), batch[..., -self.horizon :]
-        said, targets = self(past), pyramid(future, d.scales, False, d.pooling, d.factor)
-        losses = torch.stack([error(one, target) for one, target in zip(said, targets)])
+        said = self(past, self.every)
+        losses = torch.stack([error(one, target) for one, target in zip(said, self.targets(past, future, said))])
         weights = self.weights if d.mixing in ("weighted loss", "none") else torch.full_like(losses, 1 / len(losses))
         total = torch.where(weights > 0, weights * losses, 0).sum()
         if d.mixing == "mixed loss" and len(said) > 1:
@@ -235,7 +260,7 @@ class MultiScale(nn.Module):
         """The quantiles of every scale on the original steps; a point forecast at every level where the model makes points."""
         said, found = self(self.window(self.apart(context))), []
         for i, one in enumerate(said):
-            if isinstance(one.raw, Mixture):
+            if isinstance(one.raw, (Mixture, Quantiles)):
                 values = self.model.forecast(one.raw, one.statistics).quantiles(levels)
             else:
                 values = one.statistics.invert(one.raw)[..., None].expand(*one.raw.shape, len(levels))
@@ -264,6 +289,24 @@ class MultiScale(nn.Module):
             context = torch.cat([context, self.mixed(context, (0.5,))[..., 0]], dim=-1)
             found.append(self.mixed(context, levels)[..., :left, :])
         return torch.cat(found, dim=-2)[..., :horizon, :]
+
+
+def fits(model: nn.Module, origin: nn.Module, design: Design, horizon: int) -> None:
+    """Whether the design can be had with this model (`origin`, as it was handed in)."""
+    name, reach = type(origin).__name__, model.config.horizon if isinstance(model, (Decoder, EncoderDecoder)) else horizon
+    causal = isinstance(model, Decoder) and model.causal
+    if design.attention != "within" and not (causal or isinstance(model, Moirai)):
+        raise TsfmError(f"attention across scales needs a model whose layers take a mask and a clock, moirai or timesfm: {name} has "
+                        "attention='within'")  # fmt: skip
+    if design.supervise == "every" and (not causal or design.mixing == "mixed loss"):
+        raise TsfmError(f"a forecast behind every patch needs a causal decoder, timesfm with running statistics, and another mixing than "
+                        f"'mixed loss', got {name} and {design.mixing!r}: use supervise='end'")  # fmt: skip
+    if horizon > reach:
+        raise TsfmError(f"one pass of this {name} says {reach} steps, got a horizon of {horizon}: fine-tune it for {reach}, it goes on "
+                        "from there when more is asked for")  # fmt: skip
+    if isinstance(model, (Decoder, EncoderDecoder)) and design.combine != "quantile average":
+        raise TsfmError(f"{name} says quantiles, which nothing can be drawn from beyond the outermost: use combine='quantile average', got "
+                        f"{design.combine!r}")  # fmt: skip
 
 
 def fingerprint(model: nn.Module) -> str:

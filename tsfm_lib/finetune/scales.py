@@ -101,6 +101,14 @@ class Part(NamedTuple):
         """`prompts`: learned tokens that the model takes for the beginning of the context."""
         return cls(tokens.prefix + prompts, tokens.context - prompts, tokens.horizon)
 
+    def only(self, which: str) -> Bool[Tensor, " N"]:
+        """
+        >>> Part(1, 2, 1).only("context").tolist()
+        [False, True, True, False]
+        """
+        kinds = torch.arange(3).repeat_interleave(torch.tensor(self))
+        return kinds == ("prefix", "context", "horizon").index(which)
+
 
 @lru_cache(maxsize=256)
 def alignment(fine: Part, coarse: Part, factor: int = 2) -> Float[Tensor, "N n"]:
@@ -119,6 +127,25 @@ def alignment(fine: Part, coarse: Part, factor: int = 2) -> Float[Tensor, "N n"]
         match[origin - 1 - back, origin_coarse - 1 - back // factor] = 1
     for ahead in range(min(fine.horizon, factor * coarse.horizon)):
         match[origin + ahead, origin_coarse + ahead // factor] = 1
+    return match
+
+
+@lru_cache(maxsize=256)
+def finished(fine: Part, coarse: Part, factor: int = 2) -> Float[Tensor, "N n"]:
+    """1 where a coarse token is the last one that has ended when a fine one ends: all that the fine one may hear where every token has
+    a forecast behind it. By `alignment` the first fine tokens of each coarse one would hear of steps that they are to forecast. What is
+    told upwards needs no such care: the fine tokens within a coarse one have all ended when it ends.
+
+    >>> finished(Part(0, 4, 0), Part(0, 2, 0)).int()
+    tensor([[0, 0],
+            [1, 0],
+            [1, 0],
+            [0, 1]], dtype=torch.int32)
+    """
+    match, origin, origin_coarse = torch.zeros(sum(fine), sum(coarse)), fine.prefix + fine.context, coarse.prefix + coarse.context
+    for back in range(fine.context):
+        if (of := -(-back // factor)) < coarse.context:
+            match[origin - 1 - back, origin_coarse - 1 - of] = 1
     return match
 
 

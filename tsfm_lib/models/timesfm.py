@@ -40,6 +40,7 @@ from torch import Tensor, nn
 from tsfm_lib.errors import one_of, refuse_unknown
 from tsfm_lib.nn.attention import Attention, Past, Rotary, causal
 from tsfm_lib.nn.feedforward import FeedForward, ResidualMLP
+from tsfm_lib.nn.lora import Delta
 from tsfm_lib.nn.objectives import random_cuts
 from tsfm_lib.nn.outputs import interpolate_quantiles, pinball
 from tsfm_lib.nn.patching import left_pad, patch
@@ -130,6 +131,14 @@ def bridge(x: Float[Tensor, "R T"]) -> Float[Tensor, "R T"]:
     return torch.where(before >= 0, torch.where(seen, x, low + share * (high - low)), torch.nan)
 
 
+class Looks(NamedTuple):
+    """What every layer is handed: when a token is, whom it may look at, and whether it sees anything."""
+
+    angles: Float[Tensor, "R 1 n _"]  # of the rotary positions
+    mask: Bool[Tensor, "R 1 n N"]
+    sees: Float[Tensor, "R n 1"]
+
+
 class Layer(nn.Module):
     """A norm before and a norm behind each part. So what a part adds has the length that its second norm gives it, however small it was:
     without one head, the others are heard louder."""
@@ -155,11 +164,12 @@ class Layer(nn.Module):
         """Of queries and keys, up to a factor of all."""
         return self.norm_q.weight * F.softplus(self.channel_scale), self.norm_k.weight
 
-    def forward(self, h: Float[Tensor, "R N D"], angles: Tensor, mask: Bool[Tensor, "R 1 N M"], sees: Float[Tensor, "R N 1"],
-                past: Past | None = None) -> Float[Tensor, "R N D"]:  # fmt: skip
-        attended = self.attention(self.norm_attention(h), mask=mask, rotary=self.turned(angles), past=past)
-        h = h + self.norm_attended(attended) * sees  # padding sees nothing and adds nothing
-        return h + self.norm_changed(self.mlp(self.norm_mlp(h)))
+    def forward(self, h: Float[Tensor, "R N D"], aux: Looks, delta: Delta | None = None, past: Past | None = None
+                ) -> Float[Tensor, "R N D"]:  # fmt: skip
+        """`delta`: low-rank pairs for q, k, v, out (attention) and up, down (feed-forward)."""
+        attended = self.attention(self.norm_attention(h), mask=aux.mask, rotary=self.turned(aux.angles), delta=delta, past=past)
+        h = h + self.norm_attended(attended) * aux.sees  # padding sees nothing and adds nothing
+        return h + self.norm_changed(self.mlp(self.norm_mlp(h), delta))
 
 
 class Forecast(NamedTuple):
@@ -227,17 +237,20 @@ class TimesFM(nn.Module):
     def tokens(self, z: Float[Tensor, "R N p"], seen: Bool[Tensor, "R N p"]) -> Float[Tensor, "R N D"]:
         return self.tokenizer(torch.cat([z, 1 - seen.to(z)], dim=-1))
 
-    def encode(self, tokens: Float[Tensor, "R n D"], seen: Bool[Tensor, "R N p"], past: list[Past] | None = None) -> Float[Tensor, "R n D"]:
-        """The residual stream behind the last layer. With a `past`, `tokens` are the last n of N patches, of which the others were read."""
-        n, some = tokens.shape[1], seen.any(-1)
+    def looks(self, seen: Bool[Tensor, "R N p"], n: int) -> Looks:
+        """For the last n of N patches."""
+        some = seen.any(-1)
         place = torch.arange(some.shape[1], device=some.device)
         first = torch.where(some.any(1), some.float().argmax(1), some.shape[1])
         angles = self.rope.angles(place - first[:, None])[:, :, -n:]  # R 1 n K/2: counted from the first patch with an observation
         mask = (causal(n, len(place), device=some.device) & some[:, None])[:, None]
-        sees = (place >= first[:, None])[:, -n:, None].to(tokens)
-        h = tokens
+        return Looks(angles, mask, (place >= first[:, None])[:, -n:, None].to(self.tokenizer.out.weight))
+
+    def encode(self, tokens: Float[Tensor, "R n D"], seen: Bool[Tensor, "R N p"], past: list[Past] | None = None) -> Float[Tensor, "R n D"]:
+        """The residual stream behind the last layer. With a `past`, `tokens` are the last n of N patches, of which the others were read."""
+        h, looks = tokens, self.looks(seen, tokens.shape[1])
         for i, layer in enumerate(self.layers):
-            h = layer(h, angles, mask, sees, past[i] if past else None)
+            h = layer(h, looks, past=past[i] if past else None)
         return h
 
     def read_out(self, h: Float[Tensor, "*S D"]) -> Float[Tensor, "*S P Q"]:

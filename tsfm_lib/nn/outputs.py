@@ -1,6 +1,7 @@
 """What a forecaster can say: quantiles, a mixture of distributions, tokens.
 
 QuantileHead, pinball, interpolate_quantiles   Kairos, Chronos-Bolt, TimesFM, the small baselines
+Quantiles                                      the same two, where they are fine-tuned
 roll_out                                       Chronos-Bolt: quantiles beyond one pass that keep their spread
 strata                                         Chronos, Toto: uniform numbers for sample paths
 Mixture                                        Moirai (Student-t, normal, log-normal, negative binomial), Toto (Student-t only)
@@ -9,7 +10,7 @@ TokenBins                                      Chronos
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -20,6 +21,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from tsfm_lib.nn.feedforward import ResidualMLP
+from tsfm_lib.nn.scaling import Statistics
 
 # ---- Quantiles ----------------------------------------------------------------------------------------------------------------------
 
@@ -59,6 +61,25 @@ def interpolate_quantiles(pred: Float[Tensor, "*B Q"], have: Sequence[float], wa
     low = torch.as_tensor(np.floor(place).astype(int), device=pred.device)
     share = torch.as_tensor(place - np.floor(place), dtype=pred.dtype, device=pred.device)
     return torch.lerp(pred[..., low], pred[..., (low + 1).clamp_max(len(known) - 1)], share)
+
+
+@dataclass(frozen=True)
+class Quantiles:
+    """A forecast by its quantiles, at rising levels; in normalised units until `in_units`.
+
+    >>> Quantiles(torch.tensor([[3.0, 1.0]]), (0.1, 0.9)).quantiles([0.5])
+    tensor([[2.]])
+    """
+
+    values: Float[Tensor, "... Q"]
+    levels: tuple[float, ...]
+
+    def in_units(self, statistics: Statistics) -> "Quantiles":
+        """Of the series. As in the models that say them, what passed through asinh stays within 8 there."""
+        return replace(self, values=statistics.invert(self.values.clamp(-8, 8) if statistics.asinh else self.values))
+
+    def quantiles(self, levels: Sequence[float]) -> Float[Tensor, "... W"]:
+        return interpolate_quantiles(self.values, self.levels, levels)
 
 
 class QuantileHead(nn.Module):

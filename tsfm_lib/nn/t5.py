@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from tsfm_lib.nn.attention import Attention, Past, causal
 from tsfm_lib.nn.feedforward import FeedForward
 from tsfm_lib.nn.initialise import like_t5
+from tsfm_lib.nn.lora import Delta
 from tsfm_lib.nn.positions import RelativeBias
 from tsfm_lib.nn.sites import HeadSite, MLPSite, attention_site
 
@@ -78,12 +79,14 @@ class T5Layer(nn.Module):
 
     def forward(self, h: Float[Tensor, "B N D"], bias: Float[Tensor, "*R H N M"], mask: Bool[Tensor, "..."] | None = None,
                 memory: Float[Tensor, "R L D"] | None = None, memory_mask: Bool[Tensor, "R 1 1 L"] | None = None,
-                past: tuple[Past | None, Past | None] = (None, None)) -> Float[Tensor, "B N D"]:  # fmt: skip
-        h = h + self.dropout(self.attend(self.norm_self(h), mask=mask, bias=bias, past=past[0]))
+                past: tuple[Past | None, Past | None] = (None, None), delta: Delta | None = None) -> Float[Tensor, "B N D"]:  # fmt: skip
+        """`delta`: low-rank pairs by the way to them, `attend.q`, `cross.q`, ..., those of the feed-forward by name alone."""
+        of = lambda part: {name.removeprefix(part): pair for name, pair in (delta or {}).items() if name.startswith(part)}
+        h = h + self.dropout(self.attend(self.norm_self(h), mask=mask, bias=bias, past=past[0], delta=of("attend.")))
         if self.cross is not None:
             queries = self.norm_cross(h).reshape(len(memory), -1, h.shape[-1])  # paths that share a memory stand side by side
-            h = h + self.dropout(self.cross(queries, memory, mask=memory_mask, past=past[1])).reshape(h.shape)
-        return h + self.dropout(self.mlp(self.norm_mlp(h)))
+            h = h + self.dropout(self.cross(queries, memory, mask=memory_mask, past=past[1], delta=of("cross."))).reshape(h.shape)
+        return h + self.dropout(self.mlp(self.norm_mlp(h), delta))
 
 
 class T5Stack(nn.Module):

@@ -10,6 +10,7 @@ Series are rows [R T]; models in which variates meet also take [B V T] and keep 
 out has the leading axes that went in: numbers [... h], or a mixture with that shape.
 """
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from jaxtyping import Float
@@ -28,18 +29,22 @@ class Tokens(NamedTuple):
     prefix: int = 0
 
 
-def deltas(lora: LoRA, layers: int) -> list[dict[str, Pair]]:
-    """The `delta` of every layer from the pairs made for a model or for its `layers`: q, k, v, out (attention), up, gate, down
-    (feed-forward), the way to them left out unless a layer has two attentions (`time.q`, `variate.q`). Pairs elsewhere are left alone.
+def deltas(lora: LoRA, layers: int | Sequence[str]) -> list[dict[str, Pair]]:
+    """The `delta` of every layer from the pairs made for a model or for its `layers` (a number, or their names, where they are in two
+    stacks): q, k, v, out (attention), up, gate, down (feed-forward), the way to them left out unless a layer has two attentions
+    (`time.q`, `variate.q`; `attend.q`, `cross.q`). Pairs elsewhere are left alone.
 
     >>> from torch import nn
     >>> model = nn.ModuleDict({"layers": nn.ModuleList([nn.ModuleDict({"attention": nn.ModuleDict({"q": nn.Linear(4, 4)})})])})
     >>> [list(delta) for delta in deltas(LoRA.of(model, ("q",), rank=2), layers=1)]
     [['q']]
     """
-    found: list[dict[str, Pair]] = [{} for _ in range(layers)]
+    if isinstance(layers, int):
+        layers = [f"layers.{i}" if any(name.startswith("layers.") for name in lora.names) else str(i) for i in range(layers)]
+    found: dict[str, dict[str, Pair]] = {place: {} for place in layers}
     for name, a, b in zip(lora.names, lora.a, lora.b):
-        number, _, inside = name.removeprefix("layers.").partition(".")
-        if number.isdigit():
-            found[int(number)][inside.removeprefix("attention.").removeprefix("mlp.")] = (a, b if lora.gain == 1 else b * lora.gain)
-    return found
+        for place in layers:
+            if name.startswith(f"{place}."):
+                inside = name.removeprefix(f"{place}.").removeprefix("attention.").removeprefix("mlp.")
+                found[place][inside] = (a, b if lora.gain == 1 else b * lora.gain)
+    return list(found.values())

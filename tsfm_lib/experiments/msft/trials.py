@@ -1,4 +1,4 @@
-"""What the three notebooks share: pretrained starts, sets to fine-tune on, one fine-tuning and what it came to.
+"""What the four notebooks share: pretrained starts, sets to fine-tune on, one fine-tuning and what it came to.
 
 A cell of a sweep holds plain values only; `budget` are fields of `finetune.Budget`, `weights` the fingerprint of shipped weights (""
 where a small model is pretrained instead), so that other weights or budgets make other cells.
@@ -16,8 +16,10 @@ from tsfm_lib import data, finetune, front
 from tsfm_lib.data import SeriesSet, as_series_set
 from tsfm_lib.evaluate.metrics import DECILES
 from tsfm_lib.experiments import trials
+from tsfm_lib.models.chronos_bolt import ChronosBoltConfig
 from tsfm_lib.models.moirai import MoiraiConfig
 from tsfm_lib.models.moment import MomentConfig
+from tsfm_lib.models.timesfm import TimesFMConfig
 from tsfm_lib.models.units import UniTSConfig
 from tsfm_lib.train import Recipe, streams
 from tsfm_lib.train.streams import rng_for
@@ -29,6 +31,11 @@ SMALL = {
     "moment": MomentConfig(context=CONTEXT, patch=16, width=64, layers=3, heads=4, head_width=16, hidden=128, positions=64, dropout=0.0),
     "units": UniTSConfig(context=CONTEXT, horizon=HORIZON, patch=16, width=64, layers=3, heads=4, hidden=128, head_hidden=128, tokens=32,
                          positions=64, dropout=0.0, scales=4),
+    "timesfm": TimesFMConfig(context=CONTEXT, patch=16, horizon=HORIZON, spread_horizon=None, width=64, heads=4, hidden=128, layers=3,
+                             rope_base=100.0, mean=False, gaps="mask", asinh=True),
+    "chronos-bolt": ChronosBoltConfig(context=CONTEXT, horizon=HORIZON, patch=16, width=64, heads=4, head_width=16, hidden=128,
+                                      encoder_layers=2, decoder_layers=2, dropout=0.0, asinh=True, cuts=4, scaled_scores=True,
+                                      quiet_start=0.1),
 }  # fmt: skip
 """Where no weights ship: models that learn to forecast in a minute of one CPU core."""
 
@@ -87,6 +94,8 @@ def tokens(model: nn.Module) -> int:
     if not isinstance(model, finetune.MultiScale):
         return 0
     size = model.model.config.patch
+    if (beside := getattr(model.model, "beside", None)) is not None:  # no horizon tokens
+        return sum(-(-n // size) + beside for n in model.contexts)
     ahead = [0] * len(model.horizons) if model.heads else model.horizons
     return sum(-(-n // size) + -(-h // size) for n, h in zip(model.contexts, ahead))
 
