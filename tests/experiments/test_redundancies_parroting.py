@@ -23,7 +23,7 @@ def rows_of(experiment, tiny, *rest, names=FEW):
 
 
 def test_a_parrot_trusts_the_copy_and_a_flat_line_trusts_nobody():
-    rows = pd.DataFrame(parroting.intact("parrot", "", "", 16, 0)).set_index("series")
+    rows = pd.DataFrame(parroting.intact("parrot", "", "", "embedded", 2, 16, 0)).set_index("series")
     assert rows.loc["motif of 32, broken", "gap"] > 0.8 and abs(rows.loc["motif of 32, goes on", "gap"]) < 0.1
     made = parroting.planted_motifs(16, 0)
     assert abs(interpret.parrot_gap(np.zeros((16, subjects.HORIZON)), made).gap.mean()) < 0.1

@@ -115,11 +115,16 @@ def baseline(name: str) -> Run:
     return lambda x: torch.as_tensor(forecaster.predict_quantiles(x, subjects.HORIZON, [0.5]))[..., 0].float()
 
 
-def intact(variant: str, folder: str, weights: str, n: int, seed: int) -> list[dict[str, Any]]:
+def intact(variant: str, folder: str, weights: str, suite: str, count: int | None, n: int, seed: int) -> list[dict[str, Any]]:
     """Parrot gap of a model or a baseline on motifs that go on or break, and on chaos: is the forecast nearer to the truth than to what the
-    parrot says?"""
-    run = baseline(variant) if variant in BASELINES else subjects.medians(subjects.load(variant, folder))
-    rows = []
+    parrot says? And its MASE on ordinary windows."""
+    given = subjects.windows(suite, count, "test")
+    if variant in BASELINES:
+        run = baseline(variant)
+    else:
+        model = subjects.load(variant, folder)
+        run, given = subjects.medians(model), subjects.affordable(model, given)
+    rows = [{"series": "suite", "MASE": subjects.score(subjects.mase(run(given.x), given.target)[None], given.dataset)[0]}]
     for motif in (MOTIF, MOTIF * 3 // 4):
         for broken in (False, True):
             made = planted_motifs(n, seed, broken, motif)
