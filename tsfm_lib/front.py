@@ -16,11 +16,12 @@ import pandas as pd
 import torch
 
 from tsfm_lib import checkpoints
+from tsfm_lib.data.frames import as_floats
 from tsfm_lib.errors import TsfmError, nearest, whole
 from tsfm_lib.evaluate.forecasting import at_work, predict
 from tsfm_lib.evaluate.metrics import DECILES, checked
 from tsfm_lib.models import BASELINES, MODELS
-from tsfm_lib.paths import WEIGHTS
+from tsfm_lib.paths import WEIGHTS, given
 
 save = checkpoints.save
 AT_ONCE = 64  # series that share one call of a model
@@ -40,7 +41,7 @@ def models() -> pd.DataFrame:
     rows = [(name, e.task, 0, "any", "", e.licence) for name, e in BASELINES.items()]
     rows += [(name, e.task, pd.NA, "as configured", f"untrained: checkpoints.build({name!r})", e.licence) for name, e in MODELS.items()]
     for name, folder in shipped().items():
-        card = json.loads((folder / "card.json").read_text()) if (folder / "card.json").exists() else {}
+        card = checkpoints.read_json(folder / "card.json") if (folder / "card.json").exists() else {}
         config = checkpoints.read_json(folder / "config.json").get("config", {})
         result, size = card.get("result", ""), card.get("parameters", pd.NA)
         result = result if isinstance(result, str) else json.dumps(result)
@@ -63,7 +64,7 @@ def load(name: str | Path, **options: Any) -> Any:
     """
     if not isinstance(name, (str, Path)) or not str(name).strip():
         raise TsfmError(f"expected the name of a model, a folder or a hub id, got {name!r}: tsfm_lib.models() lists the names")
-    text, weights, folder = str(name), shipped(), Path(name).expanduser()
+    text, weights, folder = str(name), shipped(), given(name, "the name of a model, a folder or a hub id")
     named = isinstance(name, str)
     if named and text in BASELINES:
         entry = BASELINES[text]
@@ -164,7 +165,12 @@ def embed(model: Any, data: Any) -> np.ndarray:
         series = _arrays(data)
     with at_work(model) as own:
         found = [torch.as_tensor(model.embed(torch.as_tensor(batch, **own))) for batch in _batches(series)]
-    return torch.cat(found).detach().float().cpu().numpy()
+    vectors = torch.cat(found).detach().float().cpu().numpy()
+    gaps = ~np.isfinite(vectors).all(axis=1)
+    if gaps.any():
+        where = f"{int(gaps.sum())} of {len(vectors)} series"
+        raise TsfmError(f"{type(model).__name__} gave a missing or infinite value for {where}: a vector must be finite, check the weights")
+    return vectors
 
 
 def _tabular(data: Any) -> bool:
@@ -177,14 +183,9 @@ def _for_season(model: Any, season: Any) -> Any:
 
 
 def _numbers(values: Any, place: str) -> np.ndarray:
-    try:
-        array = values.detach().cpu().double().numpy() if isinstance(values, torch.Tensor) else np.asarray(values, dtype=np.float64)
-    except (TypeError, ValueError):
-        raise TsfmError(f"{place}: expected numbers [T], [V, T] or [B, V, T], got {type(values).__name__}: pass float arrays") from None
+    array = as_floats(values, place)
     if array.ndim not in (1, 2, 3) or not array.size:
         raise TsfmError(f"{place}: expected a series [T], [V, T] or [B, V, T] with at least one point, got shape {list(array.shape)}")
-    if np.isinf(array).any():
-        raise TsfmError(f"{place}: some values are infinite: write NaN for a missing value")
     return array
 
 

@@ -113,7 +113,11 @@ def recorded_rows(notebook: str, name: str = "*") -> pd.DataFrame:
             best[file.name.removesuffix(f".{profile}.csv")] = file
     frames = []
     for stem, file in sorted(best.items()):
-        rows = pd.read_csv(file, keep_default_na=False, na_values=[""])
+        try:
+            rows = pd.read_csv(file, keep_default_na=False, na_values=[""])
+        except (ValueError, OSError) as problem:
+            said = str(problem).strip().splitlines()[0]
+            raise TsfmError(f"{file} cannot be read as recorded rows ({said}): get the file again or record it with --update") from None
         rows.insert(0, "experiment", stem) if "experiment" not in rows else None
         rows.insert(1, "profile", file.suffixes[-2][1:]) if "profile" not in rows else None
         frames.append(rows)
@@ -130,7 +134,7 @@ def _when(file: Path) -> str:
     note = file.with_name(f"provenance.{profile}.json")
     if not note.exists():
         return ""
-    known = json.loads(note.read_text(encoding="utf-8"))
+    known = paths.read_json(note, "get the file again or record it with --update")
     return ", ".join(x for x in (profile, str(known.get("date", ""))[:10], known.get("device", "")) if x)
 
 
