@@ -48,11 +48,8 @@ def _sha256(file: Path) -> str:
 
 
 def _write(file: Path, text: str) -> None:
-    """Whole or not at all: a killed run leaves no half-written file."""
     file.parent.mkdir(parents=True, exist_ok=True)
-    part = file.with_name(f"{file.name}.{os.getpid()}.part")
-    part.write_text(text, encoding="utf-8", newline="\n")
-    os.replace(part, file)
+    paths.replace_text(file, text)
 
 
 def _plain(value: Any) -> Any:
@@ -345,8 +342,7 @@ def publish(profile: str, notebooks: Iterable[str] | None = None) -> list[Path]:
                 pairs += [(picture, target / picture.name) for end in (".png", ".svg") if (picture := rows.with_suffix(end)).exists()]
         for source, to in pairs:
             to.parent.mkdir(parents=True, exist_ok=True)
-            part = to.with_name(to.name + ".part")
-            part.write_bytes(source.read_bytes())
-            os.replace(part, to)
+            with paths.replacing(to) as file:
+                file.write(source.read_bytes())
             written.append(to)
     return written

@@ -3,8 +3,11 @@
 import json
 import os
 import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from tsfm_lib.errors import TsfmError
 
@@ -55,7 +58,8 @@ def given(path: Any, expected: str, else_: str = "") -> Path:
     except (FileNotFoundError, NotADirectoryError, PermissionError):
         return found
     except (OSError, ValueError, RuntimeError) as problem:  # too long, a zero byte, a home that nobody has
-        raise TsfmError(f"expected {expected}, got {str(path)[:60]!r}, which is no path ({getattr(problem, 'strerror', None) or problem})") from None
+        said = getattr(problem, "strerror", None) or problem
+        raise TsfmError(f"expected {expected}, got {str(path)[:60]!r}, which is no path ({said})") from None
     return found
 
 
@@ -70,3 +74,27 @@ def read_json(path: Path, again: str = "fetch or save the model again") -> dict[
     if not isinstance(found, dict):
         raise TsfmError(f"{path} holds a {type(found).__name__}, expected an object: {again}")
     return found
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[IO[bytes]]:
+    """A file that takes the place of `path` once it is whole. Whenever the process dies, a reader finds the old one or the new one;
+    the part that a killed process left is removed an hour later by whoever writes the same file."""
+    for part in path.parent.glob(f".{path.name}.*.part"):
+        with suppress(FileNotFoundError):
+            if time.time() - part.stat().st_mtime > 3600:
+                part.unlink()
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        with part.open("wb") as file:
+            yield file
+        os.replace(part, path)
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise
+
+
+def replace_text(path: Path, text: str) -> None:
+    """Write a file so that a reader finds either the old or the new text, never half of it."""
+    with replacing(path) as file:
+        file.write(text.encode())

@@ -61,7 +61,7 @@ def array(data: bytes) -> np.ndarray:
 
 def _bounded(name: str, size: int) -> None:
     if size > LIMIT:
-        raise TsfmError(f"{name} unpacks to more than {LIMIT / 2**30:.3g} GiB, which is the most that is read: split it, or save the series as npz")
+        raise TsfmError(f"{name} unpacks to more than {LIMIT / 2**30:.3g} GiB, the most that is read: split it, or save arrays as npy")
 
 
 def _line(error: Exception) -> str:

@@ -80,7 +80,7 @@ def read_ts(text: str, where: str) -> Part:
                 )
             if key == "@dimensions" and len(words) > 1:
                 if not words[1].isdecimal() or int(words[1]) < 1:
-                    raise TsfmError(f"{where}, line {number}: @dimensions should be a whole number from 1 up, got {words[1][:20]!r}: mend it")
+                    raise TsfmError(f"{where}, line {number}: @dimensions should be a number of channels, got {words[1][:20]!r}: mend it")
                 dimensions = int(words[1])
             if key == "@classlabel" and len(words) > 2:
                 classes = {_plain(w) for w in words[2:]}

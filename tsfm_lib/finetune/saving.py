@@ -14,7 +14,7 @@ from tsfm_lib.errors import TsfmError
 from tsfm_lib.finetune.design import Design
 from tsfm_lib.finetune.multiscale import MultiScale, fingerprint
 from tsfm_lib.finetune.tuning import state
-from tsfm_lib.train.state import replace_text
+from tsfm_lib.paths import replace_text
 
 TENSORS, FACTS = "adapters.safetensors", "adapters.json"
 

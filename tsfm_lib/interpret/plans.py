@@ -13,8 +13,8 @@ from typing import NamedTuple
 from torch import nn
 
 from tsfm_lib.errors import TsfmError, nearest
-from tsfm_lib.paths import given, read_json
 from tsfm_lib.nn.sites import HeadSite, MLPSite
+from tsfm_lib.paths import given, read_json
 
 Site = HeadSite | MLPSite
 
