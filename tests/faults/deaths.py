@@ -37,10 +37,12 @@ def from_then_on(times: int, function: Callable, last: Callable) -> Callable:
 
 def half(write: Callable) -> Callable:
     """Write half of a file, and die."""
+
     def written(what, path, **named):
         write(what, path, **named)
         os.truncate(path, os.path.getsize(path) // 2)
         die()
+
     return written
 
 
@@ -103,20 +105,26 @@ def card() -> Card:
 
 MOMENTS = {
     act.__name__: act
-    for act in (in_the_middle_of_a_checkpoint, before_a_checkpoint_takes_its_place, between_the_weights_and_the_card,
-                while_a_model_takes_the_place_of_another, in_the_middle_of_a_pool, in_the_middle_of_a_download,
-                before_recorded_rows_take_their_place)
-}  # fmt: skip
+    for act in (
+        in_the_middle_of_a_checkpoint,
+        before_a_checkpoint_takes_its_place,
+        between_the_weights_and_the_card,
+        while_a_model_takes_the_place_of_another,
+        in_the_middle_of_a_pool,
+        in_the_middle_of_a_download,
+        before_recorded_rows_take_their_place,
+    )
+}
 
 
 def main(place: str) -> None:
-    torch.set_num_threads(1)                        # a fork of a process with more threads could wait for them for ever
+    torch.set_num_threads(1)  # a fork of a process with more threads could wait for them for ever
     for name, act in MOMENTS.items():
         if (child := os.fork()) == 0:
             try:
                 act(Path(place) / name)
             finally:
-                os._exit(7)                         # it should not have come so far
+                os._exit(7)  # it should not have come so far
         print(name, os.WTERMSIG(os.waitpid(child, 0)[1]), flush=True)
 
 

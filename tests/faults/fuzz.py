@@ -37,6 +37,7 @@ from safetensors.torch import load_file, save_file
 
 import tsfm_lib
 from tests.faults import malformed as m
+from tests.faults import odd
 from tests.parity import reference
 from tsfm_lib import checkpoints, claims, data, page, paths
 from tsfm_lib.data.sets import LabelledSet
@@ -47,9 +48,9 @@ from tsfm_lib.models.scratch import PatchTSTConfig
 from tsfm_lib.train import Recipe
 from tsfm_lib.train.recipes import RECIPES
 
-HANG = 120                      # seconds for one input; a slow machine takes one
-SLOW = 3.0                      # seconds after which the slowest input of a target is shown
-MEMORY = 8 * 2**30              # bytes of this process
+HANG = 120  # seconds for one input; a slow machine takes one
+SLOW = 3.0  # seconds after which the slowest input of a target is shown
+MEMORY = 8 * 2**30  # bytes of this process
 LIBRARY = str(paths.ROOT / "tsfm_lib")
 
 
@@ -65,7 +66,11 @@ def is_refusal(problem: BaseException) -> bool:
     if isinstance(problem, TsfmError):
         return True
     last = traceback.extract_tb(problem.__traceback__)[-1]
-    return type(problem) in (ValueError, TypeError) and last.filename.startswith(LIBRARY) and "raise" in linecache.getline(last.filename, last.lineno)
+    return (
+        type(problem) in (ValueError, TypeError)
+        and last.filename.startswith(LIBRARY)
+        and "raise" in linecache.getline(last.filename, last.lineno)
+    )
 
 
 def finite(name: str, *arrays: Any) -> None:
@@ -119,12 +124,12 @@ def plan(folder: Path, content: bytes) -> None:
 
 
 def rows(folder: Path, given: tuple[str, bytes]) -> None:
-    id, content = given
+    id, content, note = given
     paths.FIGURES = folder
     for notebook in claims.claim(id).notebooks:
         (folder / notebook).mkdir(exist_ok=True)
         (folder / notebook / "rows.laptop.csv").write_bytes(content)
-        (folder / notebook / "provenance.laptop.json").write_bytes(content[:50])
+        (folder / notebook / "provenance.laptop.json").write_bytes(note)
     str(claims.judge(id, claims.recorded(id)))
     page.recorded_rows("11_kairos")
 
@@ -201,7 +206,15 @@ def folders() -> st.SearchStrategy:
             header = json.loads(weights.read_bytes()[8 : 8 + int.from_bytes(weights.read_bytes()[:8], "little")])
             one.append(st.tuples(st.just(name), st.just("model.safetensors"), m.changed([header]).map(lambda h: (lambda old: h,))))
             tensor = st.sampled_from(sorted(load_file(weights)))
-            other = st.sampled_from([torch.ones(2), torch.ones(3, dtype=torch.long), torch.full((2, 2), float("nan")), torch.zeros(0), torch.ones(1, dtype=torch.bool)])
+            other = st.sampled_from(
+                [
+                    torch.ones(2),
+                    torch.ones(3, dtype=torch.long),
+                    torch.full((2, 2), float("nan")),
+                    torch.zeros(0),
+                    torch.ones(1, dtype=torch.bool),
+                ]
+            )
             one.append(st.tuples(st.just(name), st.just("model.safetensors"), st.dictionaries(tensor, other, min_size=1, max_size=2)))
     return st.one_of(one)
 
@@ -221,9 +234,15 @@ def official() -> st.SearchStrategy:
     return st.one_of(one)
 
 
-BASES = st.sampled_from(["naive", "seasonal-naive", "seasonal-naive-intervals", "theta", "ridge-lags", "ets", "dlinear-fit", "tiny", "tiny", "naive"])
-ROWS = [b"experiment,profile,seed,variant,dataset,horizon,unit,WQL,MASE,MSE,accuracy\nrows,laptop,0,own,ETTh1,96,a,0.5,1,1,0.5\n"
-        b"rows,laptop,1,fixed-rope,ETTh1,96,b,0.6,1,1,0.5\nrows,laptop,2,own,ETTh1,96,,nan,inf,1,x\n"]  # fmt: skip
+BASES = st.sampled_from(
+    ["naive", "seasonal-naive", "seasonal-naive-intervals", "theta", "ridge-lags", "ets", "dlinear-fit", "tiny", "tiny", "naive"]
+)
+ROWS = [
+    b"experiment,profile,seed,variant,dataset,horizon,unit,WQL,MASE,MSE,accuracy\nrows,laptop,0,own,ETTh1,96,a,0.5,1,1,0.5\n"
+    b"rows,laptop,1,fixed-rope,ETTh1,96,b,0.6,1,1,0.5\nrows,laptop,2,own,ETTh1,96,,nan,inf,1,x\n"
+]
+
+NOTES = st.one_of(st.just(b"{}"), st.just(b'{"date": "2026-11-01", "device": "CPU"}'), m.texts([{"date": "2026-11-01", "device": "CPU"}]))
 
 # target: its share of every hundred inputs, what it is given, what is called
 TARGETS: dict[str, tuple[int, Callable[[], st.SearchStrategy], Callable[[Path, Any], None]]] = {
@@ -231,17 +250,25 @@ TARGETS: dict[str, tuple[int, Callable[[], st.SearchStrategy], Callable[[Path, A
     "folder": (12, folders, load_folder),
     "official": (4, official, load_folder),
     "recipe": (5, lambda: m.texts([json.loads(r.to_json()) for r in RECIPES.values()]), recipe),
-    "plan": (4, lambda: m.texts([{"heads": {s.name: [0] for s in MODEL.sites() if hasattr(s, "n_heads")}, "mlps": [], "layers": []}]), plan),
-    "rows": (4, lambda: st.tuples(st.sampled_from(sorted(claims.CLAIMS)), m.harmed(ROWS)), rows),
-    "series": (11, lambda: st.tuples(BASES, m.SERIES, st.integers(1, 9), st.just([0.1, 0.9]), st.none()), forecast),
-    "request": (6, lambda: st.tuples(BASES, m.SOUND, m.HORIZONS, m.LEVELS, m.SEASONS), forecast),
-    "sound": (4, lambda: st.tuples(BASES, m.SOUND, st.integers(1, 30), st.just([0.1, 0.5, 0.9]), st.one_of(st.none(), st.integers(1, 40))), sound),
-    "embed": (4, lambda: m.SERIES, embed),
-    "name": (3, lambda: st.tuples(m.NAMES, st.booleans()), name),
-    "path": (2, lambda: m.NAMES, path),
-    "dataset": (2, lambda: m.NAMES, dataset),
-    "save": (2, lambda: st.tuples(m.NAMES, m.CARDS, st.sampled_from(["tiny", "tiny", "naive", None, torch.nn.Linear(1, 1)])), save),
-}  # fmt: skip
+    "plan": (
+        4,
+        lambda: m.texts([{"heads": {s.name: [0] for s in MODEL.sites() if hasattr(s, "n_heads")}, "mlps": [], "layers": []}]),
+        plan,
+    ),
+    "rows": (4, lambda: st.tuples(st.sampled_from(sorted(claims.CLAIMS)), m.harmed(ROWS), NOTES), rows),
+    "series": (11, lambda: st.tuples(BASES, odd.SERIES, st.integers(1, 9), st.just([0.1, 0.9]), st.none()), forecast),
+    "request": (6, lambda: st.tuples(BASES, odd.SOUND, odd.HORIZONS, odd.LEVELS, odd.SEASONS), forecast),
+    "sound": (
+        4,
+        lambda: st.tuples(BASES, odd.SOUND, st.integers(1, 30), st.just([0.1, 0.5, 0.9]), st.one_of(st.none(), st.integers(1, 40))),
+        sound,
+    ),
+    "embed": (4, lambda: odd.SERIES, embed),
+    "name": (3, lambda: st.tuples(odd.NAMES, st.booleans()), name),
+    "path": (2, lambda: odd.NAMES, path),
+    "dataset": (2, lambda: odd.NAMES, dataset),
+    "save": (2, lambda: st.tuples(odd.NAMES, odd.CARDS, st.sampled_from(["tiny", "tiny", "naive", None, torch.nn.Linear(1, 1)])), save),
+}
 
 
 @dataclass
@@ -249,9 +276,9 @@ class Tally:
     read: int = 0
     refused: int = 0
     wrong: Counter = field(default_factory=Counter)
-    smallest: dict[str, tuple[str, str]] = field(default_factory=dict)      # the shortest input of each kind of failure, and its traceback
+    smallest: dict[str, tuple[str, str]] = field(default_factory=dict)  # the shortest input of each kind of failure, and its traceback
     slowest: float = 0.0
-    slow: Any = None                                                        # the input that took longest
+    slow: Any = None  # the input that took longest
 
     def failed(self, problem: BaseException, given: Any) -> None:
         steps = [s for s in traceback.extract_tb(problem.__traceback__) if s.filename.startswith(LIBRARY)]
@@ -294,7 +321,9 @@ def attack(target: str, inputs: int, start: int) -> Tally:
 
 
 def main(given: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m tests.faults.fuzz", description="Malformed inputs for every reader and the front door.")
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.faults.fuzz", description="Malformed inputs for every reader and the front door."
+    )
     parser.add_argument("--inputs", type=int, default=500, help="how many, over all targets together")
     parser.add_argument("--only", default="", help=f"some of {', '.join(TARGETS)}, separated by commas")
     parser.add_argument("--seed", type=int, default=0)
@@ -307,15 +336,18 @@ def main(given: list[str] | None = None) -> int:
     os.environ.update(TSFM_OFFLINE="1", HF_HUB_OFFLINE="1", TSFM_CACHE=tempfile.mkdtemp(prefix="tsfm-fuzz-cache-"))
     os.chdir(tempfile.mkdtemp(prefix="tsfm-fuzz-here-"))
     torch.set_num_threads(1)
-    tsfm_lib.forecast("theta", [1.0, 2.0, 3.0], 1)                      # whatever is imported late is imported now
+    tsfm_lib.forecast("theta", [1.0, 2.0, 3.0], 1)  # whatever is imported late is imported now
     whole, failed, total = sum(TARGETS[name][0] for name in chosen), 0, 0
     for target in chosen:
         began = time.perf_counter()
         tally = attack(target, max(1, round(asked.inputs * TARGETS[target][0] / whole)), asked.seed)
         count = tally.read + tally.refused + sum(tally.wrong.values())
         total += count
-        print(f"{target:<10}{count:5} inputs {tally.read:5} read {tally.refused:5} refused {sum(tally.wrong.values()):5} wrong  "
-              f"{time.perf_counter() - began:6.1f} s, slowest {tally.slowest:.2f} s", flush=True)  # fmt: skip
+        print(
+            f"{target:<10}{count:5} inputs {tally.read:5} read {tally.refused:5} refused {sum(tally.wrong.values()):5} wrong  "
+            f"{time.perf_counter() - began:6.1f} s, slowest {tally.slowest:.2f} s",
+            flush=True,
+        )
         if tally.slowest > SLOW:
             print(f"  slow: {repr(tally.slow)[:1500]}")
         for key, times in tally.wrong.most_common():

@@ -57,14 +57,22 @@ def left(server, tmp_path_factory):
     """What the killed processes left: a folder each."""
     place = tmp_path_factory.mktemp("killed")
     surroundings = {k: v for k, v in os.environ.items() if not k.lower().endswith("_proxy") and k != "TSFM_OFFLINE"}
-    done = subprocess.run([sys.executable, "-m", "tests.faults.deaths", place], cwd=ROOT, capture_output=True, text=True, timeout=300,
-                          env=surroundings | {"TEST_SERVER": server, "no_proxy": "127.0.0.1"})  # fmt: skip
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.faults.deaths", place],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        env=surroundings | {"TEST_SERVER": server, "no_proxy": "127.0.0.1"},
+    )
     assert dict(line.split() for line in done.stdout.splitlines()) == dict.fromkeys(deaths.MOMENTS, str(int(signal.SIGKILL))), done.stderr
     return place
 
 
-@pytest.mark.parametrize("moment, step", [("in_the_middle_of_a_checkpoint", 20), ("before_a_checkpoint_takes_its_place", 20),
-                                          ("between_the_weights_and_the_card", 60)])  # fmt: skip
+@pytest.mark.parametrize(
+    "moment, step",
+    [("in_the_middle_of_a_checkpoint", 20), ("before_a_checkpoint_takes_its_place", 20), ("between_the_weights_and_the_card", 60)],
+)
 def test_training_goes_on_from_its_last_checkpoint_and_ends_in_the_same_bytes(left, tmp_path, moment, step):
     folder = left / moment
     assert load_state(folder / "checkpoint.safetensors")[1]["step"] == step
@@ -75,7 +83,7 @@ def test_training_goes_on_from_its_last_checkpoint_and_ends_in_the_same_bytes(le
 
 def test_a_saved_model_is_the_old_or_the_new_one(left):
     folder = left / "while_a_model_takes_the_place_of_another"
-    assert not folder.exists()                                                  # the worst moment: the old one away, the new one not there
+    assert not folder.exists()  # the worst moment: the old one away, the new one not there
     assert torch.equal(next(checkpoints.load(folder).parameters()), next(checkpoints.build("dlinear", deaths.DLINEAR, 0).parameters()))
     checkpoints.save(checkpoints.build("dlinear", deaths.DLINEAR, 1), folder)
     assert torch.equal(next(checkpoints.load(folder).parameters()), next(checkpoints.build("dlinear", deaths.DLINEAR, 1).parameters()))
@@ -114,7 +122,11 @@ def test_recorded_rows_are_the_old_or_the_new_ones(left):
 def test_a_batch_run_goes_on_and_no_process_of_the_killed_one_stays(tmp_path):
     folder, pid = tmp_path / "notebooks", tmp_path / "pid"
     folder.mkdir(), (tmp_path / "figures").mkdir()
-    slow = f"import os, pathlib, time\nif not pathlib.Path({str(pid)!r}).exists():\n    pathlib.Path({str(pid)!r}).write_text(str(os.getpid()))\n    time.sleep(600)"
+    slow = f"""import os, pathlib, time
+pid = pathlib.Path({str(pid)!r})
+if not pid.exists():
+    pid.write_text(str(os.getpid()))
+    time.sleep(600)"""
     for name, source in (("10_quick", "1"), ("11_slow", slow)):
         nbformat.write(notebook(source), folder / f"{name}.ipynb")
     given = {"notebooks": folder, "build": tmp_path / "build", "figures": tmp_path / "figures", "timeout": 120.0, "jobs": 1}

@@ -129,7 +129,7 @@ def fill(model: nn.Module, tensors: Mapping[str, Tensor], source: str | Path = "
 
 @contextlib.contextmanager
 def readable(folder: Path, tensors: Mapping[str, Tensor] | None = None) -> Iterator[None]:
-    """Whatever goes wrong while a model is made of a folder is one sentence, and none is made that is far larger than the folder's `tensors`.
+    """Whatever goes wrong while a model is made of a folder is one sentence, and none is made that is far larger than its `tensors`.
 
     A config may ask for a thousand times the memory there is; parameters are counted before they are filled with numbers.
     """
@@ -139,7 +139,7 @@ def readable(folder: Path, tensors: Mapping[str, Tensor] | None = None) -> Itera
         nonlocal room
         room -= 0 if parameter is None else parameter.numel() + 1
         if room < 0:
-            raise TsfmError(f"{folder}: the config asks for a model several times as large as its tensors: do config and weights belong together?")
+            raise TsfmError(f"{folder}: its config asks for a model far larger than its tensors: do config and weights belong together?")
 
     hook = None if tensors is None else register_module_parameter_registration_hook(count)
     try:

@@ -2,6 +2,7 @@
 
 import gzip
 import io
+import math
 import stat
 import zipfile
 from pathlib import PurePosixPath
@@ -46,15 +47,29 @@ def _zip(name: str, data: bytes, endings: tuple[str, ...]) -> Members:
                 raise TsfmError(f"{name} holds {inside.filename!r}, a link or a path that leads out of it: pack plain files and folders")
             if inside.flag_bits & 1:
                 raise TsfmError(f"{name} holds {inside.filename!r}, which needs a password: pack it without one")
-        _bounded(name, sum(inside.file_size for inside in archive.infolist()))  # zipfile reads no more than is declared
+        _bounded(name, sum(inside.file_size for inside in archive.infolist()))
         wanted = [n for n in archive.namelist() if n.lower().endswith(endings) and not PurePosixPath(n).name.startswith((".", "_"))]
-        return [(n, archive.read(n)) for n in wanted]
+        return [(n, _declared(archive, n)) for n in wanted]
+
+
+def _declared(archive: zipfile.ZipFile, name: str) -> bytes:
+    """As many bytes as the directory declares; `read()` without a number would unpack whatever is there and compare afterwards."""
+    with archive.open(name) as file:
+        return file.read(archive.getinfo(name).file_size)
 
 
 def array(data: bytes) -> np.ndarray:
-    """The array of an .npy file. Objects, which only pickle could read, are refused."""
+    """The array of an .npy file. Refused: objects, which only pickle could read, and a header that declares more than the file holds."""
+    form = np.lib.format
     try:
-        return np.lib.format.read_array(io.BytesIO(data), allow_pickle=False)
+        file = io.BytesIO(data)
+        version = form.read_magic(file)
+        shape, fortran, kind = (form.read_array_header_1_0 if version == (1, 0) else form.read_array_header_2_0)(file)
+        declared, there = math.prod(shape) * kind.itemsize, len(data) - file.tell()
+        if kind.hasobject or declared > there:
+            raise ValueError("it holds objects" if kind.hasobject else f"its header declares {declared} bytes, the file has {there}")
+        flat = np.frombuffer(data, kind, math.prod(shape), file.tell())
+        return flat.reshape(shape, order="F" if fortran else "C").copy()
     except Exception as error:  # numpy reads the header as Python: anything may come of a damaged one
         raise TsfmError(f"no plain array of numbers ({_line(error)})") from None
 
