@@ -45,7 +45,7 @@ TSV = b"-1\t0.5\t1.5\n1\t2.5\tNaN\n"
 M4 = b'"V1","V2","V3","V4"\n"D1",1.5,2,\n"D2",4,5,6\n'
 WORDS = [
     *(
-        b"nan inf 1e999 , ; : ? @data @attribute @horizon -1 0x10 1_0 NaT True 9999-99-99 2024-02-30 0000-01-01 2024-W07 12:00 -0 %s".split()
+        b"nan inf 1e999 , ; : ? @data @attribute @horizon -1 0x10 1_0 NaT True 9999-99-99 2024-02-30 0000-01-01 2024-W07 12:00 %s".split()
     ),
     b"\n",
     b"\r",

@@ -66,8 +66,8 @@ def array(data: bytes) -> np.ndarray:
         version = form.read_magic(file)
         shape, fortran, kind = (form.read_array_header_1_0 if version == (1, 0) else form.read_array_header_2_0)(file)
         declared, there = math.prod(shape) * kind.itemsize, len(data) - file.tell()
-        if kind.hasobject or declared > there:
-            raise ValueError("it holds objects" if kind.hasobject else f"its header declares {declared} bytes, the file has {there}")
+        if kind.hasobject or min(shape, default=0) < 0 or declared > there:
+            raise ValueError("it holds objects" if kind.hasobject else f"its header declares {shape} of {kind}, the file has {there} bytes")
         flat = np.frombuffer(data, kind, math.prod(shape), file.tell())
         return flat.reshape(shape, order="F" if fortran else "C").copy()
     except Exception as error:  # numpy reads the header as Python: anything may come of a damaged one
