@@ -86,7 +86,7 @@ def read_ts(text: str, where: str) -> Part:
                 classes = {_plain(w) for w in words[2:]}
             continue
         fields = line.split(":")
-        wanted = dimensions or (series[0].shape[0] if series else len(fields) - 1)
+        wanted = dimensions or (series[0].shape[0] if series else max(1, len(fields) - 1))
         label = fields[-1].strip()
         if len(fields) != wanted + 1 or not label or (classes is not None and _plain(label) not in classes):
             raise TsfmError(
