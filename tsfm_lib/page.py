@@ -132,7 +132,7 @@ def _when(file: Path) -> str:
     if not note.exists():
         return ""
     known = paths.read_json(note, "get the file again or record it with --update")
-    return ", ".join(x for x in (profile, str(known.get("date", ""))[:10], known.get("device", "")) if x)
+    return ", ".join(x for x in (profile, str(known.get("date", ""))[:10], str(known.get("device", ""))) if x)
 
 
 def is_benchmark(dataset: str) -> bool:
