@@ -130,9 +130,9 @@ def contents(path: Path) -> bytes:
     try:
         return path.read_bytes()
     except FileNotFoundError:
-        raise TsfmError(f"there is no file {path}: check the path") from None
+        raise TsfmError(f"there is no file {str(path)!r}: check the path") from None
     except OSError as error:
-        raise TsfmError(f"{path} cannot be read ({error.strerror}): check the path and its permissions") from None
+        raise TsfmError(f"{str(path)!r} cannot be read ({error.strerror}): check the path and its permissions") from None
 
 
 def read(path: Any) -> SeriesSet | LabelledSet:
@@ -153,8 +153,9 @@ def read(path: Any) -> SeriesSet | LabelledSet:
         for this, other in (("_TRAIN", "_TEST"), ("_TEST", "_TRAIN")):
             if f"{this}." in path.name and (beside := path.with_name(path.name.replace(f"{this}.", f"{other}."))).exists():
                 files.append(beside)
+    members = [(f.name, contents(f)) for f in files]
     try:
-        return parse([(f.name, contents(f)) for f in files], files[0].name)
+        return parse(members, files[0].name)
     except TsfmError as refusal:  # said of an array or of a file inside an archive
         if files[0].name in str(refusal):
             raise
