@@ -178,7 +178,8 @@ def save(folder: Path, given: tuple[Any, Any, Any]) -> None:
 
 
 MODEL = checkpoints.build("patchtst", PatchTSTConfig.tiny())
-MADE = Path(tempfile.mkdtemp(prefix="tsfm-fuzz-models-"))
+PLACE = tempfile.TemporaryDirectory(prefix="tsfm-fuzz-")  # gone with this process
+MADE, HERE = (Path(PLACE.name) / name for name in ("models", "here"))
 SMALL = {
     "patchtst": PatchTSTConfig.tiny(),
     "dlinear": {"context": 32, "horizon": 8},
@@ -299,7 +300,7 @@ def attack(target: str, inputs: int, start: int) -> Tally:
     @settings(max_examples=inputs, deadline=None, database=None, phases=[Phase.generate], suppress_health_check=list(HealthCheck))
     @given(make())
     def once(given: Any) -> None:
-        folder = Path(tempfile.mkdtemp(prefix="tsfm-fuzz-"))
+        folder = Path(tempfile.mkdtemp(dir=PLACE.name))
         faulthandler.dump_traceback_later(HANG, exit=True)
         began = time.perf_counter()
         try:
@@ -333,8 +334,10 @@ def main(given: list[str] | None = None) -> int:
     warnings.simplefilter("ignore")
     with contextlib.suppress(ValueError, OSError):
         resource.setrlimit(resource.RLIMIT_DATA, (MEMORY, resource.getrlimit(resource.RLIMIT_DATA)[1]))
-    os.environ.update(TSFM_OFFLINE="1", HF_HUB_OFFLINE="1", TSFM_CACHE=tempfile.mkdtemp(prefix="tsfm-fuzz-cache-"))
-    os.chdir(tempfile.mkdtemp(prefix="tsfm-fuzz-here-"))
+    os.environ.update(TSFM_OFFLINE="1", HF_HUB_OFFLINE="1", TSFM_CACHE=f"{PLACE.name}/cache")
+    for folder in (MADE, HERE):
+        folder.mkdir()
+    os.chdir(HERE)
     torch.set_num_threads(1)
     tsfm_lib.forecast("theta", [1.0, 2.0, 3.0], 1)  # whatever is imported late is imported now
     whole, failed, total = sum(TARGETS[name][0] for name in chosen), 0, 0
@@ -354,7 +357,7 @@ def main(given: list[str] | None = None) -> int:
             failed += 1
             told, trace = tally.smallest[key]
             print(f"  {times} x {told}" + (f"\n{trace}" if asked.trace else ""), flush=True)
-    shutil.rmtree(MADE, ignore_errors=True)
+    os.chdir(paths.ROOT)
     print(f"{total} inputs, {failed} kinds of failure")
     return 1 if failed else 0
 
