@@ -15,11 +15,13 @@ import pandas as pd
 import torch
 
 from tsfm_lib import checkpoints
+from tsfm_lib.data.frames import as_floats
 from tsfm_lib.errors import TsfmError, nearest, whole
 from tsfm_lib.evaluate.forecasting import at_work, predict
 from tsfm_lib.evaluate.metrics import DECILES, checked
 from tsfm_lib.models import BASELINES, MODELS
 from tsfm_lib.models.listing import shipped
+from tsfm_lib.paths import given
 
 save = checkpoints.save
 AT_ONCE = 64  # series that share one call of a model
@@ -39,7 +41,7 @@ def load(name: str | Path, **options: Any) -> Any:
     """
     if not isinstance(name, (str, Path)) or not str(name).strip():
         raise TsfmError(f"expected the name of a model, a folder or a hub id, got {name!r}: tsfm_lib.models() lists the names")
-    text, weights, folder = str(name), shipped(), Path(name).expanduser()
+    text, weights, folder = str(name), shipped(), given(name, "the name of a model, a folder or a hub id")
     named = isinstance(name, str)
     if named and text in BASELINES:
         entry = BASELINES[text]
@@ -140,7 +142,12 @@ def embed(model: Any, data: Any) -> np.ndarray:
         series = _arrays(data)
     with at_work(model) as own:
         found = [torch.as_tensor(model.embed(torch.as_tensor(batch, **own))) for batch in _batches(series)]
-    return torch.cat(found).detach().float().cpu().numpy()
+    vectors = torch.cat(found).detach().float().cpu().numpy()
+    gaps = ~np.isfinite(vectors).all(axis=1)
+    if gaps.any():
+        where = f"{int(gaps.sum())} of {len(vectors)} series"
+        raise TsfmError(f"{type(model).__name__} gave a missing or infinite value for {where}: a vector must be finite, check the weights")
+    return vectors
 
 
 def _tabular(data: Any) -> bool:
@@ -153,14 +160,9 @@ def _for_season(model: Any, season: Any) -> Any:
 
 
 def _numbers(values: Any, place: str) -> np.ndarray:
-    try:
-        array = values.detach().cpu().double().numpy() if isinstance(values, torch.Tensor) else np.asarray(values, dtype=np.float64)
-    except (TypeError, ValueError):
-        raise TsfmError(f"{place}: expected numbers [T], [V, T] or [B, V, T], got {type(values).__name__}: pass float arrays") from None
+    array = as_floats(values, place)
     if array.ndim not in (1, 2, 3) or not array.size:
         raise TsfmError(f"{place}: expected a series [T], [V, T] or [B, V, T] with at least one point, got shape {list(array.shape)}")
-    if np.isinf(array).any():
-        raise TsfmError(f"{place}: some values are infinite: write NaN for a missing value")
     return array
 
 

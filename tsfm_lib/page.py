@@ -48,11 +48,8 @@ def _sha256(file: Path) -> str:
 
 
 def _write(file: Path, text: str) -> None:
-    """Whole or not at all: a killed run leaves no half-written file."""
     file.parent.mkdir(parents=True, exist_ok=True)
-    part = file.with_name(f"{file.name}.{os.getpid()}.part")
-    part.write_text(text, encoding="utf-8", newline="\n")
-    os.replace(part, file)
+    paths.replace_text(file, text)
 
 
 def _plain(value: Any) -> Any:
@@ -113,7 +110,11 @@ def recorded_rows(notebook: str, name: str = "*") -> pd.DataFrame:
             best[file.name.removesuffix(f".{profile}.csv")] = file
     frames = []
     for stem, file in sorted(best.items()):
-        rows = pd.read_csv(file, keep_default_na=False, na_values=[""])
+        try:
+            rows = pd.read_csv(file, keep_default_na=False, na_values=[""])
+        except (ValueError, OSError) as problem:
+            said = str(problem).strip().splitlines()[0]
+            raise TsfmError(f"{file} cannot be read as recorded rows ({said}): get the file again or record it with --update") from None
         rows.insert(0, "experiment", stem) if "experiment" not in rows else None
         rows.insert(1, "profile", file.suffixes[-2][1:]) if "profile" not in rows else None
         frames.append(rows)
@@ -130,8 +131,8 @@ def _when(file: Path) -> str:
     note = file.with_name(f"provenance.{profile}.json")
     if not note.exists():
         return ""
-    known = json.loads(note.read_text(encoding="utf-8"))
-    return ", ".join(x for x in (profile, str(known.get("date", ""))[:10], known.get("device", "")) if x)
+    known = paths.read_json(note, "get the file again or record it with --update")
+    return ", ".join(x for x in (profile, str(known.get("date", ""))[:10], str(known.get("device", ""))) if x)
 
 
 def is_benchmark(dataset: str) -> bool:
@@ -341,8 +342,7 @@ def publish(profile: str, notebooks: Iterable[str] | None = None) -> list[Path]:
                 pairs += [(picture, target / picture.name) for end in (".png", ".svg") if (picture := rows.with_suffix(end)).exists()]
         for source, to in pairs:
             to.parent.mkdir(parents=True, exist_ok=True)
-            part = to.with_name(to.name + ".part")
-            part.write_bytes(source.read_bytes())
-            os.replace(part, to)
+            with paths.replacing(to) as file:
+                file.write(source.read_bytes())
             written.append(to)
     return written

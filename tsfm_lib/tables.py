@@ -84,7 +84,7 @@ def _long(data: pd.DataFrame) -> Table:
     def write(frames: list[pd.DataFrame], futures: list[pd.Index]) -> pd.DataFrame:
         for frame, future, name in zip(frames, futures, names):
             frame.insert(0, time, future)
-            frame.insert(0, label, name)
+            frame.insert(0, label, [name] * len(frame))  # an id may be a tuple
         return pd.concat(frames, ignore_index=True)
 
     return Table(series, pasts, steps, _season(steps), write)

@@ -307,6 +307,8 @@ def test_bad_tsf(write, old, new, said):
     "old, new, said",
     [
         ("4,5,6:right", "4,5,6", "line 8: expected 2 channels and a class label"),
+        ("@dimensions 2", "@dimensions two", "line 5: @dimensions should be a number of channels, got 'two'"),
+        (TS[TS.index("@dimensions") :], "@data\n1,2,3\n", "line 6: expected 1 channels and a class label"),
         (":right", ":up", "got 3 fields ending in 'up'"),
         ("8,9", "8,x", "line 9, channel 2, value 2: 'x' is not a number"),
         (TS[TS.index("@data") :], "", "has no @data line"),

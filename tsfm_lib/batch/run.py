@@ -168,7 +168,7 @@ class Batch:
         result, trouble = self.process(order)
         if not result.ok and PORT_CLASH in trouble:
             result, _ = self.process(order)
-        report.write_text(json.dumps(asdict(result) | {"key": mark}, indent=1), encoding="utf-8")
+        paths.replace_text(report, json.dumps(asdict(result) | {"key": mark}, indent=1))
         return result
 
     def process(self, order: Order) -> tuple[Result, str]:
@@ -197,10 +197,11 @@ class Batch:
 
     @staticmethod
     def earlier(report: Path, mark: str) -> dict | None:
-        """The report of an earlier success under the same key."""
-        if not report.exists():
+        """The report of an earlier success under the same key; None without one, or when it is damaged."""
+        try:
+            told = paths.read_json(report)
+        except TsfmError:
             return None
-        told = json.loads(report.read_text(encoding="utf-8"))
         return told if told.get("ok") and told.get("key") == mark else None
 
     @staticmethod

@@ -7,24 +7,32 @@ config.json and maps its tensors: `is_official(config) -> bool` and `from_offici
 
 import contextlib
 import dataclasses
+import glob
 import json
+import math
 import shutil
 import tempfile
-from collections.abc import Mapping
+import types
+from collections.abc import Iterator, Mapping
 from importlib import import_module
+from numbers import Integral, Real
 from pathlib import Path
-from typing import Any
+from typing import Any, Union, get_args, get_origin
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
+from torch.nn.modules.module import register_module_parameter_registration_hook
 
 from tsfm_lib.errors import TsfmError, nearest
 from tsfm_lib.models import MODELS, Entry
+from tsfm_lib.paths import given, read_json
 
 # layouts of the authors that are read: one file in this folder each
 OFFICIAL = ("chronos", "chronos_bolt", "kairos", "mantis", "moirai", "moment", "timesfm", "toto", "units")
+LARGEST = 2**20  # of a whole number in a config: no length, width or count of a model here comes near
+ROOM = 10**6  # parameters a model may have beyond those of its file
 
 
 def build(name: str, config: Any = None, seed: int = 0) -> nn.Module:
@@ -50,13 +58,14 @@ def save(model: nn.Module, folder: str | Path, card: Mapping[str, Any] | None = 
     entry = next((e for e in MODELS.values() if e.cls == type(model).__name__ and e.module == type(model).__module__), None)
     if entry is None:
         raise TsfmError(f"{type(model).__name__} has no weights to save: expected one of the architectures {', '.join(MODELS)}")
-    folder = Path(folder)
+    folder, card = given(folder, "a folder to save to"), _card(card)
+    _restore(folder)
     if folder.exists() and not (folder.is_dir() and ((folder / "config.json").exists() or not any(folder.iterdir()))):
         raise TsfmError(f"{folder} exists and is not a checkpoint: give a new or empty folder")
     parameters = {name for name, _ in model.named_parameters(remove_duplicate=False)}
     tensors = {name: _stored(name, t, half and name in parameters) for name, t in model.state_dict().items()}
     config = {"model": entry.name, "config": dataclasses.asdict(model.config)}
-    card = {"name": folder.name, "task": entry.task, "licence": entry.licence, "paper": entry.paper, **(card or {})}
+    card = {"name": folder.name, "task": entry.task, "licence": entry.licence, "paper": entry.paper, **card}
     card["parameters"] = sum(p.numel() for p in model.parameters())
     folder.parent.mkdir(parents=True, exist_ok=True)
     fresh = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
@@ -80,32 +89,37 @@ def save(model: nn.Module, folder: str | Path, card: Mapping[str, Any] | None = 
 
 def load(folder: str | Path, device: str | torch.device = "cpu") -> nn.Module:
     """The model of a folder, in evaluation mode, with its card as `model.card`."""
-    folder = Path(folder)
+    folder = given(folder, "a model folder")
+    _restore(folder)
     config = read_json(folder / "config.json")
     tensors = _tensors(folder)
-    if "model" in config:
-        entry = _entry(config["model"])
-        model = build(entry.name, config.get("config", {}))
-        fill(model, tensors, folder)
-    else:
-        maps = [import_module(f"{__name__}.{name}") for name in OFFICIAL]
-        home = next((m for m in maps if m.is_official(config)), None)
-        if home is None:
-            said = config.get("architectures") or config.get("model_type") or "no model"
-            raise TsfmError(f"{folder}/config.json names {said}, expected one of {', '.join(MODELS)} or an official layout of one of them")
-        model = home.from_official(config, tensors)
+    with readable(folder, tensors):
+        if "model" in config:
+            entry = _entry(config["model"])
+            model = build(entry.name, config.get("config", {}))
+            fill(model, tensors, folder)
+        else:
+            maps = [import_module(f"{__name__}.{name}") for name in OFFICIAL]
+            home = next((m for m in maps if m.is_official(config)), None)
+            if home is None:
+                said = config.get("architectures") or config.get("model_type") or "no model"
+                expected = f"one of {', '.join(MODELS)} or an official layout of one of them"
+                raise TsfmError(f"{folder}/config.json names {said}, expected {expected}")
+            model = home.from_official(config, tensors)
     model.card = read_json(folder / "card.json") if (folder / "card.json").exists() else {"name": folder.name, "licence": "see its source"}
     return model.to(device).eval()
 
 
 def fill(model: nn.Module, tensors: Mapping[str, Tensor], source: str | Path = "the checkpoint") -> None:
-    """Copy tensors into a model after checking that they are exactly its own: names and shapes."""
+    """Copy tensors into a model after checking that they are exactly its own: names, shapes, and numbers of the same kind."""
     state = model.state_dict()
     wrong = {
         "missing": sorted(set(state) - set(tensors)),
         "unexpected": sorted(set(tensors) - set(state)),
         "of another shape": [f"{n} {list(tensors[n].shape)} for {list(t.shape)}" for n, t in state.items()
                              if n in tensors and tensors[n].shape != t.shape],
+        "of another kind": [f"{n} {tensors[n].dtype} for {t.dtype}" for n, t in state.items()
+                            if n in tensors and _kind(tensors[n]) != _kind(t)],
     }  # fmt: skip
     said = [f"{len(names)} {kind} ({', '.join(names[:3])}{', ...' if len(names) > 3 else ''})" for kind, names in wrong.items() if names]
     if said:
@@ -113,31 +127,86 @@ def fill(model: nn.Module, tensors: Mapping[str, Tensor], source: str | Path = "
     model.load_state_dict({name: tensor.to(state[name].dtype) for name, tensor in tensors.items()})
 
 
-def read_json(path: Path) -> dict[str, Any]:
+@contextlib.contextmanager
+def readable(folder: Path, tensors: Mapping[str, Tensor] | None = None) -> Iterator[None]:
+    """Whatever goes wrong while a model is made of a folder is one sentence, and none is made that is far larger than its `tensors`.
+
+    A config may ask for a thousand times the memory there is; parameters are counted before they are filled with numbers.
+    """
+    room = None if tensors is None else ROOM + 4 * sum(t.numel() for t in tensors.values())
+
+    def count(module: nn.Module, name: str, parameter: nn.Parameter | None) -> None:
+        nonlocal room
+        room -= 0 if parameter is None else parameter.numel() + 1
+        if room < 0:
+            raise TsfmError(f"{folder}: its config asks for a model far larger than its tensors: do config and weights belong together?")
+
+    hook = None if tensors is None else register_module_parameter_registration_hook(count)
     try:
-        found = json.loads(path.read_text())
-    except FileNotFoundError:
-        raise TsfmError(f"{path} does not exist: a model folder holds config.json and model.safetensors") from None
-    except (ValueError, OSError) as problem:
-        raise TsfmError(f"{path} cannot be read as JSON ({problem}): fetch or save the model again") from None
-    if not isinstance(found, dict):
-        raise TsfmError(f"{path} holds a {type(found).__name__}, expected an object: fetch or save the model again")
-    return found
+        yield
+    except TsfmError:
+        raise
+    except Exception as problem:
+        said = (str(problem).splitlines() or [""])[0][:200]
+        raise TsfmError(f"{folder} cannot be made into a model ({type(problem).__name__}: {said}): fetch or save it again") from problem
+    finally:
+        if hook is not None:
+            hook.remove()
 
 
-def _entry(name: str) -> Entry:
-    if name not in MODELS:
+def _entry(name: Any) -> Entry:
+    if not isinstance(name, str) or name not in MODELS:
         raise TsfmError(f"no architecture named {name!r}, there are {', '.join(MODELS)}{nearest(str(name), MODELS)}")
     return MODELS[name]
 
 
-def _config(entry: Entry, fields: Mapping[str, Any]) -> Any:
+def _config(entry: Entry, fields: Any) -> Any:
     kind = entry.config_class()
-    known = {f.name for f in dataclasses.fields(kind)}
-    for name in fields:
+    known = {f.name: f.type for f in dataclasses.fields(kind)}
+    if not isinstance(fields, Mapping):
+        raise TsfmError(f"{entry.config_cls} is made of an object with its fields, got {fields!r:.60}")
+    fields = {name: _tuples(value) for name, value in fields.items()}
+    for name, value in fields.items():
         if name not in known:
-            raise TsfmError(f"{entry.config_cls} has no field {name!r}{nearest(name, known)}")
-    return kind(**{name: _tuples(value) for name, value in fields.items()})
+            raise TsfmError(f"{entry.config_cls} has no field {name!r}{nearest(str(name), known)}")
+        if not _fits(value, known[name]):
+            said = known[name].__name__ if isinstance(known[name], type) else known[name]
+            raise TsfmError(f"{entry.config_cls}: {name} should be {said} (numbers finite, whole ones up to {LARGEST}), got {value!r:.60}")
+    return kind(**fields)
+
+
+def _fits(value: Any, kind: Any) -> bool:
+    """Whether a value that came as JSON is what a field is declared as."""
+    inner = get_args(kind)
+    if get_origin(kind) in (Union, types.UnionType):
+        return any(_fits(value, one) for one in inner)
+    if get_origin(kind) is tuple:
+        wanted = inner[:1] * len(value) if isinstance(value, tuple) and inner[-1] is ... else inner
+        return isinstance(value, tuple) and len(value) == len(wanted) and all(map(_fits, value, wanted))
+    if kind in (int, float):
+        number = isinstance(value, Integral if kind is int else Real) and not isinstance(value, bool)
+        return number and math.isfinite(value) and (kind is float or abs(value) <= LARGEST)
+    return isinstance(value, kind)
+
+
+def _card(card: Any) -> dict[str, Any]:
+    try:
+        return json.loads(json.dumps(dict(card or {})))
+    except (TypeError, ValueError) as problem:
+        raise TsfmError(f"a card is a dict that JSON can hold, got {card!r:.60} ({problem})") from None
+
+
+def _restore(folder: Path) -> None:
+    """A save that was killed between taking the old folder away and putting the new one there is undone."""
+    if not folder.exists():
+        for old in folder.parent.glob(f".{glob.escape(folder.name)}-*/old"):
+            with contextlib.suppress(OSError):
+                old.rename(folder)
+                old.parent.rmdir()
+
+
+def _kind(tensor: Tensor) -> str:
+    return "complex" if tensor.is_complex() else "float" if tensor.is_floating_point() else "bool" if tensor.dtype == torch.bool else "int"
 
 
 def _tuples(value: Any) -> Any:
@@ -158,12 +227,14 @@ def _tensors(folder: Path) -> dict[str, Tensor]:
     files = sorted(folder.glob("*.safetensors"))
     if not files:
         raise TsfmError(f"{folder} holds no .safetensors file: a model folder holds config.json and model.safetensors")
-    tensors: dict[str, Tensor] = {}
-    for file in files:
-        with contextlib.ExitStack() as stack:
-            try:
-                opened = stack.enter_context(safe_open(file, framework="pt"))
-                tensors.update({name: opened.get_tensor(name) for name in opened.keys()})  # noqa: SIM118 - not a dict
-            except (SafetensorError, OSError, ValueError) as problem:
-                raise TsfmError(f"{file} is damaged or cut short ({problem}): fetch or save it again") from None
-    return tensors
+    return {name: tensor for file in files for name, tensor in read_tensors(file).items()}
+
+
+def read_tensors(file: Path) -> dict[str, Tensor]:
+    """The tensors of a safetensors file; what the header says is checked against the file before anything is read."""
+    try:
+        with safe_open(file, framework="pt") as opened:
+            return {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118 - not a dict
+    except Exception as problem:  # its own error, or whatever torch makes of a kind of number it does not know
+        said = (str(problem).splitlines() or [""])[0][:200]
+        raise TsfmError(f"{file} is damaged or cut short ({said}): fetch or save it again") from None

@@ -15,7 +15,8 @@ from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
 from tsfm_lib import paths
-from tsfm_lib.data.reading import contents, unpack
+from tsfm_lib.data.archives import unpack
+from tsfm_lib.data.reading import TEXTS, contents
 from tsfm_lib.data.sets import Card
 from tsfm_lib.errors import DataMissing, TsfmError
 
@@ -64,7 +65,7 @@ def genuine(path: Path, wanted: str) -> bool:
     if any(_equal(data, w) for w in either):
         return True
     try:
-        inside = unpack(path.name, data)
+        inside = unpack(path.name, data, TEXTS)
     except TsfmError:
         return False
     return any(_equal(text, w) for _, text in inside[:1] for w in either)

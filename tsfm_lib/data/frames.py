@@ -87,6 +87,8 @@ def check_order(times: pd.Index, place: Callable[[int], str]) -> None:
 
 def numbers(column: pd.Series, place: Callable[[int], str]) -> np.ndarray:
     """A column as float64; the first cell that is not a number is named."""
+    if column.dtype.kind in "cmM" or isinstance(column.dtype, (pd.PeriodDtype, pd.IntervalDtype)):
+        raise TsfmError(f"{place(0)}: {column.iloc[0]!r} is not a number, the column holds {column.dtype}: leave it out or pass floats")
     if pd.api.types.is_numeric_dtype(column) or pd.api.types.is_bool_dtype(column):
         values = column.to_numpy(dtype=np.float64, na_value=np.nan)
     else:
@@ -169,8 +171,9 @@ def from_frame(
     named = column_of(frame.columns, TIMES)
     if bare or isinstance(frame.index, (pd.DatetimeIndex, pd.PeriodIndex)):
         times, values = frame.index, frame
-    elif named == first or not pd.api.types.is_numeric_dtype(frame[named or first]):
-        times, values = frame[named or first], frame.drop(columns=named or first)
+    elif named == first or not pd.api.types.is_numeric_dtype(frame[first if named is None else named]):
+        time = first if named is None else named
+        times, values = frame[time], frame.drop(columns=[time])
     else:
         times, values = frame.index if pd.api.types.is_numeric_dtype(frame.index) else pd.RangeIndex(len(frame)), frame
     if not values.shape[1]:
@@ -213,13 +216,19 @@ def _from_long(frame: pd.DataFrame, name: str, where: str, line: Callable[[int],
     return make(name, series, [str(i) for i in ids], [str(value)], stamps, where)
 
 
-def _array(values: Any, where: str) -> np.ndarray:
-    if hasattr(values, "detach"):  # a tensor, without importing torch
-        values = values.detach().cpu().double().numpy()
+def as_floats(values: Any, where: str) -> np.ndarray:
+    """Anything array-like as float64, NaN where a mask hides a value. Refused: complex numbers, dates and durations, which numpy would
+    turn into numbers that mean something else."""
     try:
-        array = np.asarray(values, dtype=np.float64)
-    except (ValueError, TypeError) as error:
-        raise TsfmError(f"{where}: expected numbers, got {type(values).__name__} ({error}): pass arrays of floats") from None
+        if hasattr(values, "detach"):  # a tensor, without importing torch
+            values = values.detach().cpu()
+            values = values.numpy() if values.is_complex() else values.double().numpy()
+        if getattr(getattr(values, "dtype", None), "kind", "f") in "cmMV":
+            raise TypeError(f"{values.dtype} is no kind of real number")
+        array = values.astype(np.float64).filled(np.nan) if isinstance(values, np.ma.MaskedArray) else np.asarray(values, dtype=np.float64)
+    except (ValueError, TypeError, OverflowError, RuntimeError) as error:  # RuntimeError: a tensor without data
+        said = str(error).splitlines()[0][:120]
+        raise TsfmError(f"{where}: expected numbers, got {type(values).__name__} ({said}): pass arrays of floats") from None
     if np.isinf(array).any():
         raise TsfmError(f"{where}: some values are infinite: write NaN for a missing value")
     return array
@@ -241,9 +250,9 @@ def as_series_set(data: Any, name: str = "data") -> SeriesSet:
         return from_frame(data, name)
     ragged = isinstance(data, (list, tuple)) and data and not all(v is None or isinstance(v, (int, float, np.number)) for v in data)
     if ragged:
-        elements = [_array(v, f"series {i}") for i, v in enumerate(data)]
+        elements = [as_floats(v, f"series {i}") for i, v in enumerate(data)]
     else:
-        array = _array(data, "the values")
+        array = as_floats(data, "the values")
         elements = list(array) if array.ndim == 3 else [array]
     elements = [e[None] if e.ndim == 1 else e for e in elements]
     shapes = [e.shape for e in elements]

@@ -1,41 +1,23 @@
 """`read(path)`: the layout is found from the content and the ending, archives are unpacked in memory."""
 
-import gzip
 import io
-import zipfile
-import zlib
 from math import isnan, nan
-from os import PathLike
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
+from tsfm_lib import paths
+from tsfm_lib.data.archives import Members, array, unpack
 from tsfm_lib.data.frames import as_series_set, from_frame
 from tsfm_lib.data.sets import LabelledSet, SeriesSet
 from tsfm_lib.data.tsf import read_m4, read_tsf
 from tsfm_lib.data.ucr import labelled, read_npz, read_ts, read_tsv
 from tsfm_lib.errors import TsfmError
 
-Members = list[tuple[str, bytes]]
-_TEXTS = (".tsf", ".ts", ".tsv", ".txt", ".csv")
-ENDINGS = (*_TEXTS, ".gz", ".zip", ".npz", ".npy")
+TEXTS = (".tsf", ".ts", ".tsv", ".txt", ".csv")
+ENDINGS = (*TEXTS, ".gz", ".zip", ".npz", ".npy")
 _MISSING = ("", "?", "nan", "na", "n/a", "null", "none")
-
-
-def unpack(name: str, data: bytes) -> Members:
-    """The text files inside a gzip or zip file, else the file itself."""
-    try:
-        if data[:2] == b"\x1f\x8b":
-            return [(name.removesuffix(".gz"), gzip.decompress(data))]
-        if data[:2] == b"PK" and not name.endswith(".npz"):
-            with zipfile.ZipFile(io.BytesIO(data)) as archive:
-                inside = [n for n in archive.namelist() if n.lower().endswith(_TEXTS) and not PurePosixPath(n).name.startswith((".", "_"))]
-                return [(n, archive.read(n)) for n in inside]
-    except (EOFError, zlib.error, gzip.BadGzipFile, zipfile.BadZipFile, OSError) as error:
-        raise TsfmError(f"{name} is cut short or damaged ({error}): get the file again") from None
-    return [(name, data)]
 
 
 def _text(data: bytes, where: str, strict: bool = True) -> str:
@@ -98,7 +80,7 @@ def read_csv(text: str, name: str, where: str, ordered: bool = True) -> SeriesSe
 
 def _stem(name: str) -> str:
     stem = PurePosixPath(name).name
-    for ending in (".gz", ".zip", *_TEXTS, ".npz", ".npy", "_TRAIN", "_TEST"):
+    for ending in (".gz", ".zip", *TEXTS, ".npz", ".npy", "_TRAIN", "_TEST"):
         stem = stem.removesuffix(ending)
     return stem
 
@@ -117,7 +99,7 @@ def _labelled(members: Members, name: str, where: str) -> LabelledSet:
 
 def parse(members: Members, where: str, name: str = "", ordered: bool = True, raw: bool = False) -> SeriesSet | LabelledSet:
     """The set that these files hold."""
-    members = [inner for label, data in members for inner in unpack(label, data)]
+    members = [inner for label, data in members for inner in ([(label, data)] if label.endswith(".npz") else unpack(label, data, TEXTS))]
     if not members:
         raise TsfmError(f"{where} holds no file this library reads: expected one of {', '.join(ENDINGS)}")
     label, data = members[0]
@@ -128,8 +110,8 @@ def parse(members: Members, where: str, name: str = "", ordered: bool = True, ra
         return read_npz(data, name, where, raw)
     if label.endswith(".npy"):
         try:
-            return as_series_set(np.load(io.BytesIO(data), allow_pickle=False), name)
-        except (ValueError, EOFError, OSError) as error:
+            return as_series_set(array(data), name)
+        except TsfmError as error:
             raise TsfmError(f"{where} cannot be read as series [T], [V, T] or [B, V, T] ({error}): save a plain array of numbers") from None
     if any(part in m[0].upper() for m in members for part in ("_TRAIN.", "_TEST.")):
         return _labelled(members, name, where)
@@ -148,9 +130,9 @@ def contents(path: Path) -> bytes:
     try:
         return path.read_bytes()
     except FileNotFoundError:
-        raise TsfmError(f"there is no file {path}: check the path") from None
+        raise TsfmError(f"there is no file {str(path)!r}: check the path") from None
     except OSError as error:
-        raise TsfmError(f"{path} cannot be read ({error.strerror}): check the path and its permissions") from None
+        raise TsfmError(f"{str(path)!r} cannot be read ({error.strerror}): check the path and its permissions") from None
 
 
 def read(path: Any) -> SeriesSet | LabelledSet:
@@ -158,14 +140,12 @@ def read(path: Any) -> SeriesSet | LabelledSet:
 
     Dates like 13/02/2024 are read in the one order that fits the whole column, and refused if day and month cannot be told apart.
     """
-    if not isinstance(path, (str, PathLike)):
-        raise TsfmError(f"expected the path of a file, got {type(path).__name__}: arrays and frames go to data.as_series_set")
-    path = Path(path).expanduser()
+    path = paths.given(path, "the path of a file", ": arrays and frames go to data.as_series_set")
     ending = path.with_suffix("").suffix if path.suffix == ".gz" else path.suffix
     if ending.lower() not in ("", *ENDINGS) and not path.is_dir():
         raise TsfmError(f"{path.name} ends in {ending}, expected one of {', '.join(ENDINGS)}: save the series as csv")
     if path.is_dir():
-        files = sorted(p for p in path.iterdir() if p.suffix in _TEXTS and ("_TRAIN" in p.name or "_TEST" in p.name))
+        files = sorted(p for p in path.iterdir() if p.suffix in TEXTS and ("_TRAIN" in p.name or "_TEST" in p.name))
         if not files:
             raise TsfmError(f"the folder {path} holds no NAME_TRAIN and NAME_TEST files: pass a file")
     else:
@@ -173,4 +153,10 @@ def read(path: Any) -> SeriesSet | LabelledSet:
         for this, other in (("_TRAIN", "_TEST"), ("_TEST", "_TRAIN")):
             if f"{this}." in path.name and (beside := path.with_name(path.name.replace(f"{this}.", f"{other}."))).exists():
                 files.append(beside)
-    return parse([(f.name, contents(f)) for f in files], files[0].name)
+    members = [(f.name, contents(f)) for f in files]
+    try:
+        return parse(members, files[0].name)
+    except TsfmError as refusal:  # said of an array or of a file inside an archive
+        if files[0].name in str(refusal):
+            raise
+        raise TsfmError(f"{files[0].name}: {refusal}") from None

@@ -112,7 +112,7 @@ def read_tsf(text: str, name: str, where: str) -> SeriesSet:
     calendars = {first: regular_stamps(first, frequency, n) for first, n in longest.items()}
     stamps = [calendars[f][: s.shape[1]] if f in calendars else None for f, s in zip(firsts, series)]
     made = make(name, series, ids, ["value"], stamps, where)
-    horizon = int(head["horizon"]) if head.get("horizon", "").isdigit() else 0
+    horizon = int(head["horizon"]) if re.fullmatch("[0-9]{1,9}", head.get("horizon", "")) else 0
     card = Card(name, frequency=frequency, season=season_of(frequency), horizon=horizon, splits="last-horizon", note="your own data")
     return SeriesSet(made.name, made.series, made.ids, made.channels, made.stamps, card)
 

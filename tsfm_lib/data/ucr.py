@@ -1,14 +1,13 @@
 """Layouts of labelled series: .ts and .tsv/.txt of the UCR and UEA archives, and npz."""
 
 import io
-import zipfile
-import zlib
 from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 
+from tsfm_lib.data.archives import array, unpack
 from tsfm_lib.data.frames import as_series_set
 from tsfm_lib.data.sets import Card, LabelledSet, SeriesSet
 from tsfm_lib.data.tsf import row_of_numbers
@@ -80,12 +79,14 @@ def read_ts(text: str, where: str) -> Part:
                     f"{where}, line {number}: {key} true is not supported, expected class labels and values without time stamps"
                 )
             if key == "@dimensions" and len(words) > 1:
+                if not words[1].isdecimal() or int(words[1]) < 1:
+                    raise TsfmError(f"{where}, line {number}: @dimensions should be a number of channels, got {words[1][:20]!r}: mend it")
                 dimensions = int(words[1])
             if key == "@classlabel" and len(words) > 2:
                 classes = {_plain(w) for w in words[2:]}
             continue
         fields = line.split(":")
-        wanted = dimensions or (series[0].shape[0] if series else len(fields) - 1)
+        wanted = dimensions or (series[0].shape[0] if series else max(1, len(fields) - 1))
         label = fields[-1].strip()
         if len(fields) != wanted + 1 or not label or (classes is not None and _plain(label) not in classes):
             raise TsfmError(
@@ -130,9 +131,8 @@ def read_npz(data: bytes, name: str, where: str, raw: bool = False) -> LabelledS
     A file with none of these holds series: one array [T], [V, T] or [B, V, T], or one [T] or [V, T] a series.
     """
     try:
-        with np.load(io.BytesIO(data), allow_pickle=False) as z:
-            have = {key: z[key] for key in z.files}
-    except (zipfile.BadZipFile, zlib.error, EOFError, OSError, ValueError, KeyError) as error:
+        have = {key.removesuffix(".npy"): array(content) for key, content in unpack(where, data, (".npy",))}
+    except TsfmError as error:
         raise TsfmError(
             f"{where} cannot be read as npz ({error}): it is cut short, damaged or holds objects, get it again or save plain arrays"
         ) from None

@@ -25,6 +25,8 @@ from tsfm_lib.evaluate import metrics, suites
 from tsfm_lib.evaluate.metrics import DECILES
 from tsfm_lib.evaluate.suites import Task, Windows
 
+LONGEST = 10**6  # steps of one forecast
+
 
 def evaluate(
     model: object,
@@ -100,6 +102,8 @@ def predict(
     A model with weights is given its own number type and device, anything else float64.
     """
     levels, horizon = tuple(metrics.checked(levels).tolist()), whole(horizon, "the horizon")
+    if horizon > LONGEST:
+        raise TsfmError(f"the horizon should be {LONGEST:,} steps or fewer, got {horizon:.3g}: forecast fewer, or coarser ones")
     out = np.empty((*contexts.shape[:2], horizon, len(levels)))
     with at_work(model) as own:
         for first in range(0, len(contexts), batch):

@@ -6,15 +6,15 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import nn
 
-from tsfm_lib.checkpoints import read_json
+from tsfm_lib.checkpoints import read_json, read_tensors, readable
 from tsfm_lib.errors import TsfmError
 from tsfm_lib.finetune.design import Design
 from tsfm_lib.finetune.multiscale import MultiScale, fingerprint
 from tsfm_lib.finetune.tuning import state
-from tsfm_lib.train.state import replace_text
+from tsfm_lib.paths import replace_text
 
 TENSORS, FACTS = "adapters.safetensors", "adapters.json"
 
@@ -36,12 +36,17 @@ def load(folder: str | Path, model: nn.Module) -> MultiScale:
     """Put what was saved onto the pretrained model, which must be the one it was trained on."""
     folder = Path(folder)
     told = read_json(folder / FACTS)
+    with readable(folder):
+        return _load(folder, told, model)
+
+
+def _load(folder: Path, told: Mapping[str, Any], model: nn.Module) -> MultiScale:
     if told["design"]["train"] != "all" and told["fingerprint"] != (own := fingerprint(model)):
         raise TsfmError(f"{folder} belongs to a {told['model']} with fingerprint {told['fingerprint']}, got a {type(model).__name__} "
                         f"with {own}: load the weights it was trained on")  # fmt: skip
     design = Design(**{name: tuple(value) if isinstance(value, list) else value for name, value in told["design"].items()})
     tuned = MultiScale(model, design, told["context"], told["horizon"], together=told["together"])
-    tensors, wanted = load_file(folder / TENSORS), state(tuned)
+    tensors, wanted = read_tensors(folder / TENSORS), state(tuned)
     if wrong := sorted(set(tensors) ^ set(wanted)):
         raise TsfmError(f"{folder / TENSORS} does not fit its {FACTS} (first difference: {wrong[0]}): save it again")
     tuned.load_state_dict(tensors, strict=False)

@@ -14,6 +14,7 @@ from torch import nn
 
 from tsfm_lib.errors import TsfmError, nearest
 from tsfm_lib.nn.sites import HeadSite, MLPSite
+from tsfm_lib.paths import given, read_json
 
 Site = HeadSite | MLPSite
 
@@ -35,10 +36,15 @@ class Plan:
         for name in ("mlps", "layers"):
             if isinstance(getattr(self, name), str):
                 raise TsfmError(f"{name} of a plan is a list of names, got the string {getattr(self, name)!r}: put it in brackets")
-        heads = {site: tuple(sorted({int(h) for h in numbers})) for site, numbers in self.heads.items()}
+        try:
+            heads = {site: tuple(sorted({int(h) for h in numbers})) for site, numbers in self.heads.items()}
+            mlps, layers = [str(n) for n in self.mlps], [str(n) for n in self.layers]
+        except (AttributeError, TypeError, ValueError, OverflowError):
+            got = {"heads": self.heads, "mlps": self.mlps, "layers": self.layers}
+            raise TsfmError(f"a plan has heads by site and number, and lists of names for mlps and layers, got {got!r:.200}") from None
         object.__setattr__(self, "heads", {site: numbers for site, numbers in sorted(heads.items()) if numbers})
-        object.__setattr__(self, "mlps", tuple(sorted({n if n.endswith(".mlp") else f"{n}.mlp" for n in self.mlps})))
-        object.__setattr__(self, "layers", tuple(sorted(set(self.layers))))
+        object.__setattr__(self, "mlps", tuple(sorted({n if n.endswith(".mlp") else f"{n}.mlp" for n in mlps})))
+        object.__setattr__(self, "layers", tuple(sorted(set(layers))))
 
     def __bool__(self) -> bool:
         return bool(self.heads or self.mlps or self.layers)
@@ -56,8 +62,8 @@ class Plan:
 
     @classmethod
     def load(cls, path: str | Path) -> "Plan":
-        found = json.loads(Path(path).read_text())
-        if not isinstance(found, dict) or set(found) - {"heads", "mlps", "layers"}:
+        found = read_json(given(path, "the file of a plan"), "save the plan again")
+        if set(found) - {"heads", "mlps", "layers"}:
             raise TsfmError(f"{path} holds no plan: expected an object with heads, mlps and layers")
         return cls(**found)
 

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from tsfm_lib import checkpoints
@@ -82,8 +81,9 @@ def load_pruned(folder: str | Path, device: str | torch.device = "cpu") -> nn.Mo
     config = checkpoints.read_json(folder / "config.json")
     if "model" not in config or not (folder / "plan.json").exists():
         raise TsfmError(f"{folder} holds no pruned model: expected plan.json, and a config.json with a field model")
-    model = prune(checkpoints.build(config["model"], config.get("config", {})), Plan.load(folder / "plan.json"))
-    checkpoints.fill(model, load_file(folder / "model.safetensors"), folder)
+    with checkpoints.readable(folder):
+        model = prune(checkpoints.build(config["model"], config.get("config", {})), Plan.load(folder / "plan.json"))
+        checkpoints.fill(model, checkpoints.read_tensors(folder / "model.safetensors"), folder)
     model.card = checkpoints.read_json(folder / "card.json")
     return model.to(device).eval()
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pandas as pd
 
 from tsfm_lib.models import BASELINES, MODELS
-from tsfm_lib.paths import WEIGHTS
+from tsfm_lib.paths import WEIGHTS, read_json
 
 
 def shipped() -> dict[str, Path]:
@@ -23,8 +23,8 @@ def table() -> pd.DataFrame:
     rows = [(name, e.task, 0, "any", "", e.licence) for name, e in BASELINES.items()]
     rows += [(name, e.task, pd.NA, "as configured", f"untrained: checkpoints.build({name!r})", e.licence) for name, e in MODELS.items()]
     for name, folder in shipped().items():
-        card = json.loads((folder / "card.json").read_text()) if (folder / "card.json").exists() else {}
-        config = json.loads((folder / "config.json").read_text()).get("config", {})
+        card = read_json(folder / "card.json") if (folder / "card.json").exists() else {}
+        config = read_json(folder / "config.json").get("config", {})
         result, size = card.get("result", ""), card.get("parameters", pd.NA)
         result = result if isinstance(result, str) else json.dumps(result)
         rows.append((name, card.get("task", ""), size, str(config.get("context", "")), result, card.get("licence", "")))

@@ -18,6 +18,7 @@ from jaxtyping import Float32
 from tqdm import tqdm
 
 from tsfm_lib.errors import TsfmError, whole
+from tsfm_lib.paths import read_json
 from tsfm_lib.synth import cauker, causal_graphs, kernels, toeplitz
 from tsfm_lib.synth.jobs import done
 
@@ -93,7 +94,7 @@ def read(folder: str | Path) -> Corpus:
     path = Path(folder) / MANIFEST
     if not path.is_file():
         raise TsfmError(f"expected a corpus with a {MANIFEST} in {folder}, found none: make one with python -m tsfm_lib.synth cauker")
-    manifest = json.loads(path.read_text(encoding="utf-8"))
+    manifest = read_json(path, "delete the folder and make the corpus again")
     if "shards" not in manifest:
         raise TsfmError(f"the corpus in {folder} is not finished: run the command that began it again, it goes on where it was")
     return Corpus(Path(folder), manifest)
@@ -131,7 +132,7 @@ def make(folder: str | Path, n: int, length: int = 512, seed: int = 0, config: c
 def _same_settings(folder: Path, settings: dict, n: int) -> None:
     if not (folder / MANIFEST).is_file():
         return
-    there = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+    there = read_json(folder / MANIFEST, "delete the folder and make the corpus again")
     for name, value in settings.items():
         if there.get(name) != value:
             what = [k for k in value if there.get(name, {}).get(k) != value[k]] if name == "config" else [name]

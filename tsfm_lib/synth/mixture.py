@@ -6,7 +6,6 @@ them mixed (TSMixup, arXiv 2403.07815). `augment` and `hide` then roughen a batc
 
 import hashlib
 import os
-import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ from jaxtyping import Float32
 from tqdm import tqdm
 
 from tsfm_lib.errors import TsfmError, nearest
+from tsfm_lib.paths import replacing
 from tsfm_lib.synth import chaos, families, kernels, loops, shapes
 from tsfm_lib.synth.jobs import done
 from tsfm_lib.synth.shapes import Number
@@ -153,7 +153,8 @@ def make_pool(mixture: Mixture, n: int, length: int = 1024, seed: int = 0, worke
         rows[:] = block[: len(rows)]
     for family, path in missing.items():
         if path is not None:
-            _write(path, made[family])
+            with replacing(path) as file:
+                np.save(file, made[family])
     return Pool(made, mixture, length, seed, version())
 
 
@@ -164,18 +165,6 @@ def _read(path: Path, shape: tuple[int, int]) -> np.ndarray | None:
     except (OSError, ValueError, EOFError):
         return None
     return x if x.shape == shape and x.dtype == np.float16 else None
-
-
-def _write(path: Path, x: np.ndarray) -> None:
-    """All or nothing: written beside its place, then moved there."""
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=".", suffix=".npy")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            np.save(file, x)
-        os.replace(name, path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
 
 
 # ---- batches --------------------------------------------------------------------------------------------------------------------

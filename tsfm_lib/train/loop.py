@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from tsfm_lib.errors import TsfmError
+from tsfm_lib.paths import replace_text
 from tsfm_lib.train import state
 from tsfm_lib.train.optimise import Average, Muon, optimisers, rate_factor, set_rates
 from tsfm_lib.train.ranks import Ranks, join
@@ -221,7 +222,7 @@ class _Trainer:
             "checkpoint": str(checkpoint) if checkpoint is not None and checkpoint.exists() else None,
         }  # fmt: skip
         if self.folder is not None and self.ranks.first:
-            state.replace_text(self.folder / REPORT, json.dumps(report, indent=1))
+            replace_text(self.folder / REPORT, json.dumps(report, indent=1))
         raise Diverged(report)
 
     # -- the end --
@@ -239,7 +240,7 @@ class _Trainer:
             partial = self.folder / (WEIGHTS + ".partial")
             save_file({name: t.cpu().contiguous() for name, t in state.model_tensors(average).items()}, partial)
             partial.replace(self.folder / WEIGHTS)
-            state.replace_text(self.folder / CARD, json.dumps(card, indent=1))
+            replace_text(self.folder / CARD, json.dumps(card, indent=1))
         return Run(average, self.model, self.journal.curve(), card)
 
     def earlier_card(self) -> dict:

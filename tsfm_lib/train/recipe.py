@@ -138,6 +138,8 @@ class Recipe:
         except json.JSONDecodeError as error:
             where = f"line {error.lineno}, column {error.colno}"
             raise TsfmError(f"a recipe should be JSON, got text that breaks off at {where}: {error.msg}") from None
+        except (ValueError, RecursionError) as error:  # a number of thousands of digits, brackets within brackets
+            raise TsfmError(f"a recipe should be JSON, got text that cannot be read as such ({error})") from None
         if not isinstance(values, dict):
             raise TsfmError(f"a recipe should be a JSON object of fields, got a {type(values).__name__}: write {{\"name\": ..., ...}}")
         return cls.from_dict(values)

@@ -29,13 +29,6 @@ def seed_for(seed: int, step: int, purpose: str, rank: int = 0) -> int:
     return int(words[0] >> np.uint64(1))
 
 
-def replace_text(path: Path, text: str) -> None:
-    """Write a file so that a reader finds either the old or the new text, never half of it."""
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(text, encoding="utf-8")
-    os.replace(partial, path)
-
-
 def save_state(path: Path, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
     """Write next to the target, flush to the disk, then rename."""
     partial = path.with_name(path.name + ".partial")

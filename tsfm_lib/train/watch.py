@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 
 from tsfm_lib.errors import TsfmError
-from tsfm_lib.train.state import replace_text
+from tsfm_lib.paths import replace_text
 
 
 class Diverged(TsfmError):
