@@ -10,9 +10,8 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from statistics import median
 
-from harness import Row, benchmark, cost, one_thread
+from harness import Race, Row, benchmark, cost, one_thread, raced
 
 SCALES, HORIZON, BATCH, MEASURED = 3, 96, 64, 256  # windows of a step that is timed, of one whose memory is measured
 BAR = 2.6  # times LoRA
@@ -67,12 +66,12 @@ def steps(quick: bool) -> Iterator[Row]:
         for _ in range(turns):
             for method, (step, _) in made.items():
                 spent[method].append(step())
-        ms = {method: 1e3 * median(found) for method, found in spent.items()}
         mib = {method: memory(method, context) for method in methods}
         for method in methods[1:]:
             bar = f" (bar: at most {BAR}x LoRA)" if method == "msft" else " (without aggregators)" if "row" in method else ""
             how = f"{made[method][1]:,} parameters trained, context {context}, K = {SCALES}, against LoRA with {made['lora'][1]:,}{bar}, "
-            yield cost(f"{method}, {context} steps", ms[method], ms["lora"], "ms/step", f"{how}{BATCH} windows")
+            found = Race(list(zip(spent[method], spent["lora"])))
+            yield raced(f"{method}, {context} steps", found, "ms/step", f"{how}{BATCH} windows")
             yield cost(f"{method}, {context} steps, memory", mib[method], mib["lora"], "MiB", f"{how}{MEASURED} windows")
 
 
