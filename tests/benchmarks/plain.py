@@ -204,7 +204,8 @@ class Toto(nn.Module):
     def __init__(self):
         super().__init__()
         self.read, self.positions = nn.Linear(32, WIDTH), table(17)
-        self.time, self.space, self.head = encoder(3, 3 * HIDDEN // 2), encoder(1, 3 * HIDDEN // 2), nn.Linear(WIDTH, 32 * 8 * 4)
+        self.time, self.space = encoder(3, 3 * HIDDEN // 2), encoder(1, 3 * HIDDEN // 2)
+        self.steps, self.head = nn.Linear(WIDTH, 32 * WIDTH), nn.Linear(WIDTH, 8 * 4)
 
     def loss(self, batch: Tensor) -> Tensor:
         steps = torch.arange(1, batch.shape[-1] + 1)
@@ -216,7 +217,7 @@ class Toto(nn.Module):
         h = (self.read(z[:, :, :-1]) + self.positions).flatten(0, 1)
         h = self.time(h, mask=causal(h.shape[1]), is_causal=True).unflatten(0, batch.shape[:2])
         h = self.space(h.transpose(1, 2).flatten(0, 1)).unflatten(0, (len(batch), -1)).transpose(1, 2)
-        p = self.head(h).unflatten(-1, (32, 8, 4)).unbind(-1)
+        p = self.head(self.steps(h).unflatten(-1, (32, WIDTH))).unflatten(-1, (8, 4)).unbind(-1)
         mixture = MixtureSameFamily(Categorical(logits=p[0]), StudentT(2 + F.softplus(p[1]), p[2], F.softplus(p[3]) + 1e-3))
         return -mixture.log_prob(((patches[:, :, 1:] - loc[:, :, :-1]) / scale[:, :, :-1]).clamp(-100, 100)).mean()
 
