@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from math import exp, log
 from pathlib import Path
 
+QUIET = {"KINETO_LOG_LEVEL": "5"}  # torch's profiler announces itself otherwise
 THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
 SLOWER = 0.95  # a ratio below it is a row in which we are slower: it needs an explanation, see WHY
 
@@ -80,7 +81,7 @@ def benchmark(group: str, why: Mapping[str, str] | None = None) -> Callable:
 
 def one_thread() -> None:
     """Must run before numpy, numba or torch is imported."""
-    os.environ.update(dict.fromkeys(THREADS, "1"))
+    os.environ.update(dict.fromkeys(THREADS, "1") | QUIET)
 
 
 def middle(values: Iterable[float]) -> float:
@@ -139,9 +140,15 @@ def explained(row: Row) -> Row:
     return replace(row, why=WHY[max(known, key=len)]) if known else row
 
 
+def functions(chosen: str) -> list[Callable[[bool], Iterable[Row]]]:
+    """Those of a group, or of `group/name` the one of that name."""
+    group, _, name = chosen.partition("/")
+    return [function for function in BENCHMARKS.get(group, []) if name in ("", function.__name__)]
+
+
 def run(groups: Iterable[str], quick: bool) -> Iterator[Row]:
     for group in groups:
-        for function in BENCHMARKS[group]:
+        for function in functions(group):
             yield from map(explained, function(quick))
 
 

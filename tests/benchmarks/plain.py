@@ -103,7 +103,8 @@ class Moment(nn.Module):
     def __init__(self):
         super().__init__()
         self.read, self.encoder, self.head = nn.Linear(8, WIDTH, bias=False), encoder(hidden=3 * HIDDEN // 2), nn.Linear(WIDTH, 8)
-        self.positions, self.hidden, self.bias = table(CONTEXT // 8), nn.Parameter(torch.zeros(WIDTH)), nn.Parameter(torch.zeros(HEADS, 64, 64))
+        self.positions, self.hidden = table(CONTEXT // 8), nn.Parameter(torch.zeros(WIDTH))
+        self.bias = nn.Parameter(torch.zeros(HEADS, 64, 64))
 
     def loss(self, batch: Tensor) -> Tensor:
         rows = batch.flatten(0, 1)[:, -CONTEXT:]
@@ -168,7 +169,8 @@ class UniTS(nn.Module):
         n = (CONTEXT + HORIZON) // 16
         self.read, self.positions, self.prompts, self.hidden = nn.Linear(16, WIDTH, bias=False), table(n), table(10), table(1)
         self.layers = nn.ModuleList(UniTSLayer(n + 10, HIDDEN) for _ in range(LAYERS))
-        self.head = nn.Sequential(nn.Linear(WIDTH, WIDTH), nn.Linear(WIDTH, HIDDEN), nn.GELU(), nn.Linear(HIDDEN, WIDTH), nn.Linear(WIDTH, 16))
+        mlp = (nn.Linear(WIDTH, HIDDEN), nn.GELU(), nn.Linear(HIDDEN, WIDTH))
+        self.head = nn.Sequential(nn.Linear(WIDTH, WIDTH), *mlp, nn.Linear(WIDTH, 16))
 
     def loss(self, batch: Tensor) -> Tensor:
         z, future = window(batch)
@@ -258,7 +260,8 @@ class TimeTracker(nn.Module):
     def __init__(self):
         super().__init__()
         self.read, self.positions = nn.Linear(32, WIDTH), table(16)
-        self.layers, self.norm, self.head = nn.ModuleList(TimeTrackerLayer() for _ in range(LAYERS)), nn.LayerNorm(WIDTH), nn.Linear(WIDTH, 32)
+        self.layers = nn.ModuleList(TimeTrackerLayer() for _ in range(LAYERS))
+        self.norm, self.head = nn.LayerNorm(WIDTH), nn.Linear(WIDTH, 32)
 
     def loss(self, batch: Tensor) -> Tensor:
         z, future = window(batch[..., -CONTEXT - 32 :], 32)
