@@ -31,23 +31,23 @@ MODELS = {
     "units": ("UniTS", WINDOW | {"patch": 16, "head_hidden": 256, "tokens": 46} | DEEP, (8, 4)),
 }  # fmt: skip
 
-COMMON = ("every step is asked whether it was observed and statistics are float64, so that gaps and high levels cost no accuracy; queries, "
-          "keys and values are separate maps, so that heads can be adapted and pruned one by one. ")
+COMMON = ("every step is asked whether it was observed and statistics are float64, so that gaps and high levels cost no accuracy; "
+          "queries, keys and values are separate maps, so that heads can be adapted and pruned one by one. ")
 WHY = {name: COMMON + more for name, more in {
     "dlinear": "With nothing but two maps in the model, this is all that differs.",
     "patchtst": "", "itransformer": "",
-    "kairos": "A router chooses sizes patch by patch, tokens are padded to the longest row, and attention turns by frequencies that two small "
-              "networks read off each spectrum; the plain one mixes all sizes densely and has learned positions.",
-    "time-tracker": "Rotary positions and biases of own and other variates, and the balance of the experts; the plain one has none of them.",
-    "chronos-t5": "Relative positions are a bias to every score of the encoder, which costs attention a pass over all pairs of tokens; the "
-                  "plain one has learned positions. A bias of three axes used to leave torch's fused path (2.5 times as slow): mended.",
+    "kairos": "A router chooses sizes patch by patch, tokens are padded to the longest row, and attention turns by frequencies that "
+              "small networks read off each spectrum; the plain one mixes all sizes densely, with learned positions.",
+    "time-tracker": "Rotary positions, biases of own and other variates, the balance of the experts: the plain one has none of them.",
+    "chronos-t5": "Relative positions are a bias to every score of the encoder, which costs attention a pass over all pairs of tokens; "
+                  "the plain one has learned positions. A bias of three axes left torch's fused path (2.5 times as slow): mended.",
     "chronos-bolt": "The bias of the distances is computed from buckets at each call.",
     "timesfm": "Four norms a layer, norms of queries and keys, rotary positions, a scale for every prefix; the plain one has two norms, "
                "learned positions and one scale.",
     "toto": "Rotary positions, scales of every prefix in float64.",
     "mantis": "", "moment": "The bias of the distances is computed from buckets, and patches without an observation are masked.",
-    "moirai": "A gated feed-forward is three products instead of two, queries and keys are normalised and turned, and every pair of tokens has "
-              "a bias; the plain one has none of this.",
+    "moirai": "A gated feed-forward is three products instead of two, queries and keys are normalised and turned, all pairs of tokens "
+              "have a bias; the plain one has none of this.",
     "units": "",
 }.items()}  # fmt: skip
 """What our side does and the plain one leaves out: read only where a row is slower."""

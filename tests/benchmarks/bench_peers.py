@@ -110,7 +110,7 @@ def models(quick: bool) -> Iterator[Row]:
     for name, (package, _) in PACKAGE.items():
         what = f"{package} {peers.PACKAGES[package]}"
         if why := peers.lacking(package):
-            yield Row(f"{name} beside {package}", None, None, None, "ms", f"not measured, {what}: {why}")
+            yield Row(f"{package}, {name}", None, None, None, "ms", f"not measured, {what}: {why}")
             continue
         with tempfile.TemporaryDirectory() as place:
             folder, peer = Path(place), None
@@ -118,7 +118,7 @@ def models(quick: bool) -> Iterator[Row]:
             try:
                 peer = Peer(name, folder)
             except (RuntimeError, OSError, KeyError) as problem:
-                yield Row(f"{name} beside {package}", None, None, None, "ms", f"not measured, {what}: {problem}")
+                yield Row(f"{package}, {name}", None, None, None, "ms", f"not measured, {what}: {problem}")
                 continue
             try:
                 model = checkpoints.load(folder)
@@ -134,7 +134,7 @@ def models(quick: bool) -> Iterator[Row]:
                     how = f"{size:,} parameters, " + (
                         "20 paths of 16 steps for 4 series of 512" if job == "forecast" else f"{SERIES} series of 512 steps")  # fmt: skip
                     how += f", dropout 0, against {what}, same weights, equal to {worst:.0e} of the largest value"
-                    yield raced(f"{name}, {job}, beside {package}", found, "ms", how)
+                    yield raced(f"{package}, {name}, {job}", found, "ms", how)
             finally:
                 peer.end()
 
@@ -158,4 +158,4 @@ def imports(quick: bool) -> Iterator[Row]:
         entry = MODELS[name]
         ours = f"import sys; sys.path.insert(0, {str(peers.ROOT)!r}); from {entry.module} import {entry.cls}"
         found = race(seconds(sys.executable, ours), seconds(peers.python(), theirs), 1 if quick else 7, clock)
-        yield raced(f"import {name}, beside {package}", found, "ms", f"CPU time of a fresh interpreter, against `{theirs}`")
+        yield raced(f"import {name} or {package}", found, "ms", f"CPU time of a fresh interpreter, against `{theirs}`")

@@ -38,6 +38,7 @@ class Row:
     axis: str | None = None
     size: float | None = None
     why: str | None = None
+    group: str | None = None
 
 
 @dataclass(frozen=True)
@@ -149,7 +150,8 @@ def functions(chosen: str) -> list[Callable[[bool], Iterable[Row]]]:
 def run(groups: Iterable[str], quick: bool) -> Iterator[Row]:
     for group in groups:
         for function in functions(group):
-            yield from map(explained, function(quick))
+            for row in function(quick):
+                yield replace(explained(row), group=group.partition("/")[0])
 
 
 def text(value: float | str | None) -> str:

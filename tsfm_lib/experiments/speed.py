@@ -1,4 +1,4 @@
-"""Speed: the table of `./run_all.sh bench` for notebook 91. What is timed lies with the tests, beside the references it is timed against."""
+"""Speed: the table of `./run_all.sh bench` for notebook 91. What is timed lies with the tests, beside what it is timed against."""
 
 import hashlib
 import os
@@ -64,7 +64,8 @@ def intervals(rows: pd.DataFrame) -> dict[str, Interval]:
     found = {}
     for row in raced(rows).itertuples():
         ends = [row.ratio if np.isnan(end) else end for end in (row.low, row.high)]
-        found[row.name] = Interval(*(float(np.log2(value)) for value in (row.ratio, *ends)), int(np.nan_to_num(row.rounds, nan=1)), "paired t")
+        middle, low, high = (float(np.log2(value)) for value in (row.ratio, *ends))
+        found[row.name] = Interval(middle, low, high, int(np.nan_to_num(row.rounds, nan=1)), "paired t")
     return found
 
 
