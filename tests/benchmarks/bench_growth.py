@@ -9,7 +9,7 @@ from math import log
 
 from harness import Row, alone, benchmark
 
-AXES = {"length": (512, 1024, 2048, 4096), "variates": (4, 8, 16, 32), "series": (4, 8, 16, 32), "layers": (1, 2, 4, 8)}
+AXES = {"length": (512, 1024, 2048, 4096, 8192), "variates": (4, 8, 16, 32, 64), "series": (4, 8, 16, 32, 64), "layers": (1, 2, 4, 8, 16)}
 START = {"length": 512, "variates": 4, "series": 4, "layers": 2}
 DEEP = {"width": 64, "heads": 4, "hidden": 128, "dropout": 0.0}
 MODELS = {  # model: its config at these sizes
