@@ -62,11 +62,11 @@ def chronos_t5(x, folder):
     config = ChronosConfig(**own)
     tokenizer = config.create_tokenizer()
     pipeline = ChronosPipeline(tokenizer=tokenizer, model=ChronosModel(config=config, model=inner))
-    context, future = x[:, :-HORIZON], x[:, -HORIZON:]
+    context, future = x[:4, :-HORIZON], x[:4, -HORIZON:]  # a token a step is slow
     ids, mask, scale = tokenizer.context_input_transform(context)
     labels, _ = tokenizer.label_input_transform(future, scale)
     read = lambda: inner(input_ids=ids, attention_mask=mask, labels=labels)
-    forecast = lambda: pipeline.predict(context[:4], prediction_length=16, num_samples=20)
+    forecast = lambda: pipeline.predict(context, prediction_length=16, num_samples=20)
     return lambda: read().logits, {"forward": lambda: read().logits, "step": stepper(inner, lambda: read().loss), "forecast": forecast}
 
 
