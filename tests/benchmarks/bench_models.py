@@ -31,7 +31,7 @@ MODELS = {
     "units": ("UniTS", WINDOW | {"patch": 16, "head_hidden": 256, "tokens": 46} | DEEP, (8, 4)),
 }  # fmt: skip
 
-COMMON = ("every step is asked whether it was observed and statistics are float64, so that gaps and high levels cost no accuracy; "
+COMMON = ("Every step is asked whether it was observed and statistics are float64, so that gaps and high levels cost no accuracy; "
           "queries, keys and values are separate maps, so that heads can be adapted and pruned one by one. ")
 WHY = {name: COMMON + more for name, more in {
     "dlinear": "With nothing but two maps in the model, this is all that differs.",
