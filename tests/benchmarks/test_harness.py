@@ -94,7 +94,8 @@ def test_every_model_has_a_plain_reference_of_its_size_that_learns():
         assert 0.75 < sizes[1] / sizes[0] < 1.25, name
         loss = plain.loss(x)
         loss.backward()
-        assert loss.isfinite() and all(p.grad is not None for p in plain.parameters()), name
+        untouched = [n for n, p in plain.named_parameters() if p.grad is None and "private" not in n]    # experts that nobody chose
+        assert loss.isfinite() and not untouched, (name, untouched)
 
 
 def test_one_model_of_a_group_can_be_asked_for():
