@@ -20,7 +20,8 @@ usage: ./run_all.sh [COMMAND] [OPTIONS]        from any folder; the first use ma
   setup        make or mend .venv and stop
   lab [ARGS]   JupyterLab in the right environment, in notebooks/
   train NAME   python -m tsfm_lib.train NAME [--minutes M] [--steps S] [--out DIR]
-  bench        speed beside what you would pick instead, into build/bench.csv
+  bench        speed beside what you would pick instead, into build/bench.csv; with --peers beside the authors' packages, too,
+               which are installed into build/peers; --only dtw,models/moirai and --quick make it shorter
   book         the executed notebooks as one site of web pages, build/book/index.html: map, search, scoreboard, figures (runs nothing)
 
 options of run

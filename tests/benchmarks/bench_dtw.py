@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 import numpy as np
-from harness import Row, benchmark, cost, race
+from harness import Row, alone, benchmark, cost, race, raced
 
 LENGTH = 512
 
@@ -24,9 +24,9 @@ def matrices(quick: bool) -> Iterator[Row]:
         worst = np.abs(dtw.matrix(x[:few], band=band) - theirs).max()
         if worst > 1e-10:
             raise AssertionError(f"DTW with {label} differs from tslearn by {worst}: a ratio of speeds means nothing")
-        ours, peer = race(lambda: dtw.matrix(x, band=band), lambda: cdist_dtw(x[:few], **constraint), turns)  # noqa: B023
+        found = race(lambda: dtw.matrix(x, band=band), lambda: cdist_dtw(x[:few], **constraint), turns)  # noqa: B023
         how = f"length {LENGTH}, float64, {n} series against tslearn.metrics.cdist_dtw on {few} of them, equal to {worst:.0e}"
-        yield cost(f"DTW matrix, {label}", 1e6 * ours / pairs(n), 1e6 * peer / pairs(few), "us per pair", how)
-        single, _ = race(lambda: dtw.matrix(x, band=band, dtype=np.float32), lambda: None, turns)  # noqa: B023
-        yield cost(f"DTW matrix, {label}, float32", 1e6 * single / pairs(n), 1e6 * peer / pairs(few), "us per pair",
+        yield raced(f"DTW matrix, {label}", found, "us per pair", how, 1e6 / pairs(n), 1e6 / pairs(few))
+        single = alone(lambda: dtw.matrix(x, band=band, dtype=np.float32), turns)  # noqa: B023
+        yield cost(f"DTW matrix, {label}, float32", 1e6 * single / pairs(n), 1e6 * found.peer / pairs(few), "us per pair",
                    "the same in single precision; tslearn has float64 only")

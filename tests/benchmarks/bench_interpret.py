@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from harness import Row, benchmark, cost, race
+from harness import Row, benchmark, race, raced
 
 LEVELS = (0.1, 0.5, 0.9)
 
@@ -46,9 +46,9 @@ def ablations(quick: bool) -> Iterator[Row]:
         worst = (at_once() - loop()).abs().max().item()
         if worst > 1e-5 * x.abs().max():
             raise AssertionError(f"batched ablations differ from single ones by {worst}: a ratio of speeds means nothing")
-        ours, peer = race(at_once, loop, 1 if quick else 3)
+        found = race(at_once, loop, 1 if quick else 5)
         how = f"{of}, {len(plans)} heads out one by one, equal to {worst:.0e}, against a loop over `ablate`"
-        yield cost(f"batched ablations, {n} series", 1e3 * ours / len(plans), 1e3 * peer / len(plans), "ms per head", how)
+        yield raced(f"batched ablations, {n} series", found, "ms per head", how, 1e3 / len(plans))
 
 
 @benchmark("interpret")
@@ -72,7 +72,7 @@ def pruning(quick: bool) -> Iterator[Row]:
             worst = (run(model) - run(small)).abs().max().item()
         if worst > 1e-5 * x.abs().max():
             raise AssertionError(f"the pruned model differs from the ablated one by {worst}")
-        ours, peer = race(lambda: run(small), lambda: run(model), 5 if quick else 25)  # noqa: B023
+        found = race(lambda: run(small), lambda: run(model), 5 if quick else 25)  # noqa: B023
         left = interpret.parameters(small) / interpret.parameters(model)
         how = f"{of}, 64 series, {100 * left:.0f} % of the parameters, equal to the ablated model to {worst:.0e}, against the intact one"
-        yield cost(f"pruned, {name}", 1e3 * ours, 1e3 * peer, "ms", how)
+        yield raced(f"pruned, {name}", found, "ms", how)

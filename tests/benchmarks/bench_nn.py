@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from harness import Row, benchmark, cost, race
+from harness import Row, benchmark, race, raced
 
 
 @benchmark("nn")
@@ -36,9 +36,9 @@ def experts(quick: bool) -> Iterator[Row]:
 
     if not torch.allclose(loop(), everything(), atol=1e-4):
         raise AssertionError("the two ways to run the experts disagree")
-    ours, peer = race(loop, everything, 3 if quick else 15)
+    found = race(loop, everything, 3 if quick else 15)
     how = f"{n} tokens, {k} of {n_experts} experts {width}-{hidden}-{width}, float32, against all experts on all tokens by einsum"
-    yield cost("mixture of experts, forward", 1e3 * ours, 1e3 * peer, "ms", how)
+    yield raced("mixture of experts, forward", found, "ms", how)
 
 
 @benchmark("nn")
@@ -64,6 +64,6 @@ def attention(quick: bool) -> Iterator[Row]:
 
     if not torch.allclose(fused(), explicit(), atol=1e-5):
         raise AssertionError("fused and explicit attention disagree")
-    ours, peer = race(fused, explicit, 3 if quick else 15)
+    found = race(fused, explicit, 3 if quick else 15)
     how = f"{b} x {h} heads x {n} positions x {k}, float32, against explicit softmax"
-    yield cost("attention, forward", 1e3 * ours, 1e3 * peer, "ms", how)
+    yield raced("attention, forward", found, "ms", how)

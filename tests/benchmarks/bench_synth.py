@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from statistics import median
 
-from harness import Row, benchmark, cpu_seconds, race
+from harness import Row, benchmark, cpu_seconds, race, raced
 
 
 @benchmark("synth")
@@ -40,10 +40,10 @@ def cauker(quick: bool) -> Iterator[Row]:
     for length, n, graphs in ((512, 2000, 12), (1024, 1000, 6)):
         n, graphs, turns = (n // 5, 2, 1) if quick else (n, graphs, 3)
         seeds = iter(range(100))                                    # other graphs in every turn
-        fast, slow = race(lambda: ours.generate(n, length, next(seeds)),  # noqa: B023
-                          lambda: official_cauker.generate(graphs, length, next(seeds)), turns)  # noqa: B023
+        found = race(lambda: ours.generate(n, length, next(seeds)),  # noqa: B023
+                     lambda: official_cauker.generate(graphs, length, next(seeds)), turns)  # noqa: B023
         how = f"{n} series against {4 * graphs} by scikit-learn's kernels and numpy's eigh, float64, equal in distribution (tests/synth)"
-        yield Row(f"CauKer, length {length}", n / fast, 4 * graphs / slow, (n / fast) / (4 * graphs / slow), "series per s", how)
+        yield raced(f"CauKer, length {length}", found, "series per s", how, n, 4 * graphs)
 
 
 @benchmark("synth")
