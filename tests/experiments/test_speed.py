@@ -17,6 +17,7 @@ def table():
                                        "rounds": np.nan, "axis": None, "why": None} | more  # fmt: skip
     return pd.DataFrame([
         row("alone", np.nan), row("twice", 2.0, low=1.0, high=4.0, rounds=9), row("behind", 0.5, why="because"), row("level", 0.96),
+        row("unresolved", 0.9, low=0.7, high=1.1),
         row("one, step", np.nan, unit="exponent of ms", ours=1.5, axis="length"),
         row("one, step", np.nan, unit="exponent of ms", ours=1.0, axis="series"),
         row("two, step", np.nan, unit="exponent of ms", ours=2.0, axis="length")])  # fmt: skip
@@ -24,7 +25,7 @@ def table():
 
 def test_ratios_are_drawn_as_binary_logarithms_and_one_round_has_no_width():
     found = speed.intervals(table())
-    assert list(found) == ["twice", "level", "behind"]
+    assert list(found) == ["twice", "level", "unresolved", "behind"]
     assert (found["twice"].estimate, found["twice"].low, found["twice"].high, found["twice"].n) == (1, 0, 2, 9)
     assert found["behind"].low == found["behind"].high == -1 and math.isclose(2 ** found["level"].estimate, 0.96)
 

@@ -70,9 +70,10 @@ def intervals(rows: pd.DataFrame) -> dict[str, Interval]:
 
 
 def slower(rows: pd.DataFrame) -> pd.DataFrame:
-    """Rows in which the peer is faster, and the reason where one is known."""
+    """Rows in which the peer is faster, by an interval that leaves out 1 where there is one, and the reason where one is known."""
     found = raced(rows)
-    return found.loc[found["ratio"] < SLOWER, ["name", "ratio", "low", "high", "why"]].sort_values("ratio")
+    behind = (found["ratio"] < SLOWER) & ~(found["high"] >= 1)
+    return found.loc[behind, ["name", "ratio", "low", "high", "why"]].sort_values("ratio")
 
 
 def exponents(rows: pd.DataFrame, unit: str = "ms") -> pd.DataFrame:
