@@ -81,8 +81,8 @@ def main(what: str, folder: str) -> None:
             if os.environ["RANK"] == "0":
                 (Path(folder) / f"curve{steps}.json").write_text(json.dumps([*run.curve["loss"], *run.curve["grad_norm"]]))
         fit(Toy(), Waves(), recipe(), folder=Path(folder) / "straight", progress=False, device="cpu")
-    elif what == "dying ranks":                              # both at step 25; after the restart one of them at step 35
-        again, rank = os.environ["TORCHELASTIC_RESTART_COUNT"] == "1", os.environ["RANK"]
+    elif what == "dying ranks":                              # both at step 25; in every life that finds a checkpoint one of them at 35
+        again, rank = (Path(folder) / "checkpoint.safetensors").exists(), os.environ["RANK"]
         stream = Killed(35) if again and rank == "1" else Waves() if again else Killed(25)
         fit(Toy(), stream, recipe(), folder=folder, progress=False, device="cpu")
     elif what == "rank":
