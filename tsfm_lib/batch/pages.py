@@ -59,13 +59,16 @@ def markdown(source: str, path: str = "", attachments: dict | None = None, ancho
 
 
 def relinked(text: str) -> str:
-    """Links between notebooks become links between pages; solutions are folded in under their exercises.
+    """Links between notebooks become links between pages; solutions are folded in under their exercises; files that are no page are named.
 
     >>> relinked('href="../10_a.ipynb#x" href="solutions/10_a.ipynb" href="https://e.org/b.ipynb"')
     'href="10_a.html#x" href="#Exercises" href="https://e.org/b.ipynb"'
+    >>> relinked('<a href="../tests/test_a.py">test_a</a>')
+    'test_a'
     """
     text = re.sub(r'href="solutions/\d\d_[\w.-]+\.(?:ipynb|py)"', 'href="#Exercises"', text)
-    return re.sub(r'href="(?:\.\./)?(\d\d_[\w.-]+)\.ipynb', r'href="\1.html', text)
+    text = re.sub(r'href="(?:\.\./)?(\d\d_[\w.-]+)\.ipynb', r'href="\1.html', text)
+    return re.sub(r'<a href="\.\./[^"]*"[^>]*>(.*?)</a>', r'\1', text, flags=re.S)
 
 
 def plain(text: str) -> str:
@@ -179,7 +182,7 @@ class Body:
             return '<p class="note">A slider is here when the notebook is open in JupyterLab (./run_all.sh lab).</p>'
         if "text/html" in data:
             self.sections[-1].words.append(plain(data["text/html"]))
-            return f'<div class="scroll out">{data["text/html"]}</div>'
+            return f'<div class="scroll out">{relinked(data["text/html"])}</div>'
         if "text/latex" in data:               # formulas that code displays go the same way as those in the text
             return svg(data["text/latex"].strip().strip("$"), display=True)
         if "text/markdown" in data:
