@@ -136,7 +136,7 @@ def bare(panel, monkeypatch):
     """The panel with a number in place of its picture, which takes most of the time."""
     numbers = count()
     monkeypatch.setattr(playground.panel, "draw", lambda seen: seen)
-    monkeypatch.setattr(playground.panel, "png", lambda seen: f"picture {next(numbers)}".encode())
+    monkeypatch.setattr(playground.panel.plotting, "png", lambda seen: f"picture {next(numbers)}".encode())
     return panel
 
 

@@ -73,7 +73,7 @@ def test_the_script_trains(tmp_path, monkeypatch):
     corpus.make(tmp_path / "cauker", 64, 64, progress=False)
     script, dask = blocks("python")
     monkeypatch.setattr(MomentConfig, "large", MomentConfig.tiny)
-    said = script.replace("/shared/corpora/cauker", str(tmp_path / "cauker")).replace("/shared", str(tmp_path))
+    said = script.replace("/cluster/corpora/cauker", str(tmp_path / "cauker")).replace("/cluster", str(tmp_path))
     exec(compile(said.replace("195_312", "2").replace("batch=512", "batch=8"), "SCALING.md", "exec"), {})
     assert (tmp_path / "moment-large" / "model.safetensors").exists()
     assert int(re.search(r"steps=([\d_]+)", script)[1]) == 10_000_000 * 10 // 512

@@ -14,33 +14,14 @@ import numpy as np
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from tests.data import test_reading
+
 # ---- files -----------------------------------------------------------------------------------------------------------------------------
 
-WIDE = b"date,a,b\n2024-01-01 00:00:00,1,4\n2024-01-01 01:00:00,,5\n2024-01-01 02:00:00,3,6.5\n"
+WIDE, TSF, TS = (text.encode() for text in (test_reading.WIDE, test_reading.TSF, test_reading.TS))
 LONG = b"unique_id,ds,y\nA,2024-01-01,1\nB,2024-01-01,5\nA,2024-02-01,2\nB,2024-02-01,\n"
 BARE = b"1,2\n3,4\n5,6\n"
 QUOTED = b'"date";"a"\n"13/02/2024";1,5\n"14/02/2024";2\n'
-TSF = b"""# words
-@relation R
-@attribute series_name string
-@attribute start_timestamp date
-@frequency half_hourly
-@horizon 2
-@missing true
-@equallength false
-@data
-T1:2012-01-31 00-00-00:1,?,3
-T2:2013-05-01 12-30-00:4,5,6,7
-"""
-TS = b"""@problemName P
-@timeStamps false
-@univariate false
-@dimensions 2
-@classLabel true left right
-@data
-1,2,3:4,5,6:right
-7,?:8,9:left
-"""
 TSV = b"-1\t0.5\t1.5\n1\t2.5\tNaN\n"
 M4 = b'"V1","V2","V3","V4"\n"D1",1.5,2,\n"D2",4,5,6\n'
 WORDS = [

@@ -187,7 +187,7 @@ def test_an_array_whose_header_asks_for_more_than_there_is(write, shape):
         assert peak(lambda path=path: refused(lambda: data.read(path), path.name, "plain array")) < 2**25
 
 
-@pytest.mark.parametrize("name", ["../mine.csv", "a/../../mine.csv", "/tmp/mine.csv", "..\\mine.csv"])
+@pytest.mark.parametrize("name", ["../mine.csv", "a/../../mine.csv", "/mine.csv", "..\\mine.csv"])
 def test_names_that_lead_out_of_an_archive(write, tmp_path, name):
     path = write("p.zip", zipped({name: WIDE, "good.csv": WIDE}))
     before = sorted(os.listdir(tmp_path)), sorted(os.listdir(tmp_path.parent))

@@ -18,7 +18,7 @@ WIDGETS = Path(sys.prefix, "share", "jupyter", "labextensions", "@jupyter-widget
 NAME = "00_start_here.ipynb"
 PANEL = "[...window.jupyterapp?.shell.widgets('main') ?? []].find(panel => panel.sessionContext)"
 CODE = f"{PANEL}.content.widgets.filter(cell => cell.model.type === 'code')"
-SLIDER = f"{PANEL}.content.widgets.find(cell => cell.model.type === 'code' && cell.model.sharedModel.source.startsWith('@interact'))"
+SLIDER = f"{PANEL}.content.widgets.find(cell => cell.model.type === 'code' && cell.model.sharedModel.source.startsWith('months, picture'))"
 
 
 @pytest.fixture
@@ -66,7 +66,7 @@ def test_run_all_in_jupyterlab_and_a_slider_that_redraws(lab):
         assert page.evaluate(f"{CODE}.map(cell => cell.model.executionCount)") == list(range(1, page.evaluate(f"{CODE}.length") + 1))
 
         page.evaluate(f"{SLIDER}.node.scrollIntoView({{block: 'start'}})")
-        picture = f"{SLIDER}.node.querySelector('.widget-output img, .jupyter-widgets-output-area img')?.src"
+        picture = f"{SLIDER}.node.querySelector('img.widget-image, .widget-image img')?.src"
         first = page.wait(picture, 60)
         track = f"""(() => {{ const track = {SLIDER}.node.querySelector('.noUi-base')?.getBoundingClientRect();
             return track?.width && [track.left + 0.9 * track.width, track.top + track.height / 2]; }})()"""

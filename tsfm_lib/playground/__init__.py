@@ -15,7 +15,7 @@ _HOME = {
     "State": "states", "Seen": "states", "look": "states", "table": "states", "code": "states", "words": "states", "errors": "states",
     "wave": "states", "loaded": "states", "disturbed": "states", "kairos": "states", "forecasters": "states", "choices": "states",
     "patches": "states", "usual_site": "states", "SOURCES": "states",
-    "draw": "pictures", "png": "pictures", "Panel": "panel",
+    "draw": "pictures", "Panel": "panel",
 }  # fmt: skip
 _ROOMS = ("states", "pictures", "panel")
 __all__ = [*_HOME, *_ROOMS]

@@ -10,12 +10,13 @@ from typing import Any
 
 import ipywidgets as widgets
 
+from tsfm_lib import plotting
 from tsfm_lib.errors import TsfmError
 from tsfm_lib.interpret import Plan
 from tsfm_lib.interpret.plans import head_sites, layers
 from tsfm_lib.nn.sites import HeadSite
 from tsfm_lib.playground import states
-from tsfm_lib.playground.pictures import draw, png
+from tsfm_lib.playground.pictures import draw
 from tsfm_lib.playground.states import SOURCES, State
 
 NAMED = {"description_width": "62px"}
@@ -168,7 +169,7 @@ class Panel:
         except TsfmError as problem:
             self.summary.value = f"<b>{escape(str(problem))}</b>"
             return
-        self.picture.value = png(draw(seen))
+        self.picture.value = plotting.png(draw(seen))
         self.summary.value = escape(f"{seen.summary}. {seen.note}".strip())
         self.code.value = f"<pre style='overflow-x: auto; white-space: pre'>{escape(states.code(replace(state, site='')))}</pre>"
         self.state, self.redraws = state, self.redraws + 1

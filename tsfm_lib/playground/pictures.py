@@ -1,6 +1,5 @@
 """One figure for a state: forecast, patches, attention, errors."""
 
-import io
 
 import matplotlib as mpl
 import numpy as np
@@ -96,10 +95,3 @@ def _errors(axes: Axes, seen: Seen) -> None:
     axes.xaxis.set_major_locator(mpl.ticker.MaxNLocator(4))
     axes.grid(axis="y", visible=False)
     _bare(axes, "mean absolute error")
-
-
-def png(figure: Figure) -> bytes:
-    """For a screen: fewer dots than in print, and little time spent on packing them."""
-    stream = io.BytesIO()
-    figure.savefig(stream, format="png", dpi=100, pil_kwargs={"compress_level": 1})
-    return stream.getvalue()
