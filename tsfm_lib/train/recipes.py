@@ -68,7 +68,7 @@ RECIPES: dict[str, Recipe] = {
              "quiet_start": 0.1, "smooth_start": True, "token_std": 0.1},
             steps=6_000, batch=16, context=160, horizon=64, ema=0.999, pool=200_000, log_every=50,
             notes="For one CPU core, or better for a GPU: every step of a series is a token. 1,024 bins have no room for levels, hence "
-                  "z-scores; a context of 160 steps, a week of hours nearly, because time goes with tokens. These 96,000 series are too few: "
+                  "z-scores; a context of 160 steps, a week of hours nearly, because time goes with tokens. 96,000 series are too few: "
                   "MASE 1.29 and WQL .98 on suite `local`, seasons are not copied yet. Not shipped.",
         ),
         Recipe(
