@@ -133,6 +133,18 @@ def test_recorded_rows_are_those_of_the_highest_profile():
     assert found.attrs["recorded"].startswith("laptop, 20")
 
 
+def test_a_figure_is_drawn_from_the_better_rows_and_says_so(capsys):
+    quick = open_page(NAME)
+    assert quick.shown("density", rows(1.0))["WQL"][0] == 1.0
+    open_page(NAME, "laptop").save("density", rows(2.0))
+    publish("laptop")
+    assert quick.shown("density", rows(1.0))["WQL"][0] == 2.0
+    assert open_page(NAME, "laptop").shown("density", rows(3.0))["WQL"][0] == 3.0
+    assert open_page(NAME, "full").shown("density", rows().iloc[:0])["WQL"][0] == 2.0  # no run, so what is known
+    said = capsys.readouterr().out.splitlines()
+    assert said[0] == "density: drawn from this run, quick" and said[1].startswith("density: drawn from laptop, 20")
+
+
 def test_provenance_says_what_a_sweep_cost_even_when_its_cells_were_run_before(monkeypatch):
     monkeypatch.setattr(module, "_now", iter(["2026-01-01", "2026-01-02", *["2026-01-03"] * 9]).__next__)
     burn = lambda size: {"error": sum(range(10**6)) / size}

@@ -206,6 +206,14 @@ class Page:
         """The committed rows of the highest profile: what verdicts are judged on."""
         return recorded_rows(self.notebook, name)
 
+    def shown(self, name: str, rows: pd.DataFrame) -> pd.DataFrame:
+        """What a figure is drawn from: the recorded rows where they are of a higher profile than this run's, or this run made none.
+        Says so, for a reader who sees more points than the run had time for."""
+        kept = self.recorded(name)
+        better = len(kept) and (not len(rows) or PROFILES.index(kept["profile"].iloc[0]) > PROFILES.index(self.profile))
+        print(f"{name}: drawn from {kept.attrs['recorded'] if better else 'this run, ' + self.profile}")
+        return kept if better else rows
+
     def sweep(self, name: str, cells: Iterable[Mapping[str, Any]], run: Callable[..., Any], desc: str | None = None) -> pd.DataFrame:
         """`run(**cell)` for every cell, each finished cell's rows kept under build/rows/, so that a killed sweep goes on.
 

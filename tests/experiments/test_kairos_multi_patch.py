@@ -10,7 +10,7 @@ import torch
 from tsfm_lib import checkpoints, claims
 from tsfm_lib.errors import TsfmError
 from tsfm_lib.experiments.kairos import multi_patch
-from tsfm_lib.models.kairos import KairosConfig
+from tsfm_lib.models.kairos import KairosConfig, with_tokens
 from tsfm_lib.page import open_page
 
 
@@ -23,11 +23,11 @@ CONTEXT = torch.from_numpy(np.random.default_rng(0).normal(size=(5, 64))).float(
 
 def test_earlier_tokens_never_see_later_ones_so_the_same_weights_answer_for_fewer():
     for model in (small(), small(own_rows=True)):
-        few = multi_patch.with_tokens(model, 1)
+        few = with_tokens(model, 1)
         assert torch.allclose(few(CONTEXT), model(CONTEXT)[:, :8], atol=1e-5)
-    assert multi_patch.with_tokens(small(), 6)(CONTEXT).shape[1] == 48
+    assert with_tokens(small(), 6)(CONTEXT).shape[1] == 48
     with pytest.raises(TsfmError, match="a row of its own, got 6: ask for fewer"):
-        multi_patch.with_tokens(small(own_rows=True), 6)
+        with_tokens(small(own_rows=True), 6)
 
 
 def test_only_cross_rotary_tells_tokens_of_one_row_apart():

@@ -23,9 +23,10 @@ Shapes: B rows (batch x variates), T time, N longest patches, n tokens, E expert
 J forecast tokens, Q quantiles.
 """
 
+import copy
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import torch
@@ -33,7 +34,7 @@ from einops import rearrange
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from tsfm_lib.errors import one_of, refuse_unknown
+from tsfm_lib.errors import TsfmError, one_of, refuse_unknown
 from tsfm_lib.nn import mixed_patches
 from tsfm_lib.nn.attention import Attention, causal
 from tsfm_lib.nn.feedforward import FeedForward, ResidualMLP
@@ -425,3 +426,15 @@ class Kairos(nn.Module):
                     found.append(attention_site(stack, i, "cross", layer.cross.attention, layer.norm_cross, self.encoder_norm))
                 found.append(MLPSite(stack, i, layer.mlp))
         return found
+
+
+def with_tokens(model: Kairos, tokens: int) -> Kairos:
+    """The same weights asked for another number of forecast tokens: earlier tokens never see later ones. Where all tokens start from one
+    row, as in the paper, no parameter depends on J and there may be more of them; with `own_rows` there are as many as there are rows."""
+    known, other = model.config.forecast_tokens, copy.deepcopy(model).eval()
+    if model.config.own_rows:
+        if tokens > known:
+            raise TsfmError(f"each of the {known} forecast tokens of this model has a row of its own, got {tokens}: ask for fewer")
+        other.start = nn.Parameter(other.start[:tokens].detach())
+    other.config = replace(model.config, forecast_tokens=tokens)
+    return other

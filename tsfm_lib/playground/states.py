@@ -23,7 +23,7 @@ from tsfm_lib.evaluate import metrics
 from tsfm_lib.interpret.plans import head_sites
 from tsfm_lib.interpret.plans import sites as sites_of
 from tsfm_lib.models import listing
-from tsfm_lib.models.kairos import Kairos
+from tsfm_lib.models.kairos import Kairos, with_tokens
 from tsfm_lib.nn.sites import HeadSite
 from tsfm_lib.synth.shapes import Number
 
@@ -124,8 +124,6 @@ def kairos(name: str, tokens: int | None = None, sizes: Iterable[int] | None = N
         raise TsfmError(f"forecast tokens and patch sizes are knobs of Kairos, got {name}, a {type(model).__name__}: leave them alone")
     c = model.config
     if tokens is not None and whole(tokens, "the number of forecast tokens") != c.forecast_tokens:
-        from tsfm_lib.experiments.kairos.multi_patch import with_tokens
-
         model = with_tokens(model, whole(tokens, "the number of forecast tokens"))
     if sizes is not None:
         kept = {int(s) for s in sizes}

@@ -17,11 +17,11 @@ from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor
 
-from tsfm_lib import checkpoints, data
+from tsfm_lib import data
 from tsfm_lib.errors import TsfmError
 from tsfm_lib.evaluate import metrics
 from tsfm_lib.experiments.kairos.trials import SMALL, fixed, trained
-from tsfm_lib.models.kairos import Kairos, KairosConfig
+from tsfm_lib.models.kairos import Kairos, KairosConfig, with_tokens
 from tsfm_lib.synth.mixture import Mixture, Pool, make_pool
 from tsfm_lib.train.streams import rng_for
 
@@ -78,20 +78,6 @@ def observed_windows(name: str, per_channel: int = 8, channels: int = 7, context
 
 
 # ---- forecasts ----------------------------------------------------------------------------------------------------------------------
-
-
-def with_tokens(model: Kairos, tokens: int) -> Kairos:
-    """The same weights asked for another number of forecast tokens: earlier tokens never see later ones. Where all tokens start from one
-    row, as in the paper, no parameter depends on J and there may be more of them; with `own_rows` there are as many as there are rows."""
-    config, weights = model.config, model.state_dict()
-    if config.own_rows:
-        if tokens > config.forecast_tokens:
-            known = config.forecast_tokens
-            raise TsfmError(f"each of the {known} forecast tokens of this model has a row of its own, got {tokens}: ask for fewer")
-        weights["start"] = weights["start"][:tokens]
-    other = checkpoints.build("kairos", replace(config, forecast_tokens=tokens))
-    other.load_state_dict(weights)
-    return other.eval()
 
 
 def passes(tokens: int, horizon: int, steps: int = HORIZON) -> int:
