@@ -55,6 +55,27 @@ def test_z_scores_spare_a_level_the_bins_and_smooth_tokens_begin_close():
     assert close > 0.2 > abs(far)
 
 
+def test_what_is_ready_to_copy_looks_for_its_own_past_before_any_training():
+    repeats = torch.randn(8, 7, generator=torch.Generator().manual_seed(0)).repeat(1, 11)[:, :72]
+    size = {"context": 64, "tokens": 1024, "width": 96, "heads": 8, "head_width": 16, "quiet_start": 0.1, "scaling": "std", "buckets": 32,
+            "max_distance": 128}  # fmt: skip
+    right = {}
+    for ready in (False, True):
+        model = made(copy_start=ready, smooth_start=True, **size)
+        sentence = model.tokenise(repeats[:, :64])
+        labels = model.words(repeats[:, 64:], sentence.statistics)
+        seen = []
+        hook = model.decoder.layers[-1].cross.pattern.register_forward_hook(lambda module, inputs, pattern, seen=seen: seen.append(pattern))
+        with torch.no_grad():
+            model(sentence, labels)
+        hook.remove()
+        cycle = (torch.arange(9)[:, None] + 63 - torch.arange(65)) % 7 == 0  # the decoder's step i stands behind value 63 + i
+        right[ready] = seen[0].mean(1)[:, 4:, :][cycle.expand(8, -1, -1)[:, 4:]].sum().item() / (8 * 5)
+    assert right[True] > 0.5 > 0.2 > right[False]  # share of attention on the same place of the cycle
+    with pytest.raises(ValueError, match="takes 2 to 14 heads"):
+        made(copy_start=True, heads=15, buckets=32, max_distance=128)
+
+
 def test_missing_words_are_not_looked_at_and_only_distances_count():
     model, x = made(), series()
     with torch.no_grad():

@@ -41,6 +41,18 @@ def test_fused_equals_open(mask, bias, scale):
     torch.testing.assert_close(fused, opened, atol=1e-5, rtol=0)
 
 
+@pytest.mark.parametrize(("bias", "scale"), list(product(["heads", "full", "keys"], [None, 1.0])))
+def test_a_bias_that_learns_goes_another_way_to_the_same_end(bias, scale):
+    q, k, v = randn(B, H, N, K, seed=7), randn(B, H, M, K, seed=8), randn(B, H, M, K + 1, seed=9)
+    barred = BIASES[bias].clone()
+    barred[..., 2] = -torch.inf
+    learns = barred.clone().requires_grad_()
+    found = attend(q, k, v, bias=learns, scale=scale)
+    torch.testing.assert_close(found, attend(q, k, v, bias=barred, scale=scale), atol=1e-5, rtol=0)
+    found.square().sum().backward()
+    assert learns.grad.isfinite().all() and (learns.grad[..., 2] == 0).all() and learns.grad.any()
+
+
 def test_forbidden_keys_do_not_matter():
     q, k, v, mask = randn(B, H, N, K), randn(B, H, M, K, seed=1), randn(B, H, M, K, seed=2), torch.arange(M) < 4
     changed = torch.where(mask[:, None], v, v + 100)

@@ -62,6 +62,15 @@ def test_profiles_repeat_by_week_when_steady():
     assert len(x) > 0.97 * n and np.median(week) > 0.85 and (week > correlation(x, 7 * period + 5)).mean() > 0.95
 
 
+def test_repeats_come_back_after_their_cycle_and_no_sooner():
+    x = families.repeats(300, 512, np.random.default_rng(3))
+    alike = np.stack([correlation(x, lag) for lag in range(1, 65)]) > 0.8
+    cycle = alike.argmax(0) + 1
+    multiple = np.arange(1, 65)[:, None] % cycle == 0
+    assert alike.any(0).all() and (x.std(1) > 0.9).all() and len(set(cycle)) > 40
+    assert np.mean((alike == multiple).all(0)) > 0.9             # the others are smooth, and alike a step beside
+
+
 def test_solar_series_have_exactly_zero_nights_that_come_back_every_day():
     x = families.solar(100, 1024, np.random.default_rng(0))
     dark = (x == 0).mean(1)

@@ -17,7 +17,8 @@ Where we differ from the released code (its ways that matter for numbers are qui
 | decoding | the memory is repeated for every path | paths look at one memory | 20 times less of it |
 | unseen contexts | are learnt from | teach nothing | a series without a scale has no units |
 Left open by the paper and so our choice: variances of fresh weights (those of T5, tokens at `token_std`), cuts of a series in training.
-Ours alone, for small models (both off): z-scores in place of mean scaling, fresh tokens that are close where their values are.
+Ours alone, for small models (all off): z-scores in place of mean scaling, fresh tokens that are close where their values are, fresh stacks
+that are ready to copy.
 
 Shapes: R rows (batch x variates), T time, N tokens of the context, P tokens of the forecast, S paths, D width, C tokens in all.
 """
@@ -38,7 +39,7 @@ from tsfm_lib.nn.objectives import cut_rows
 from tsfm_lib.nn.outputs import TokenBins, interpolate_quantiles, strata
 from tsfm_lib.nn.scaling import Statistics, observed, standardise
 from tsfm_lib.nn.sites import HeadSite, MLPSite
-from tsfm_lib.nn.t5 import T5Config, T5Stack
+from tsfm_lib.nn.t5 import T5Config, T5Stack, ready_to_copy
 
 MISSING, END = 0, 1  # the first two special tokens; the decoder starts with MISSING
 QUIRKS = {
@@ -116,6 +117,9 @@ class Chronos(nn.Module):
             self.embedding.weight.data[c.specials :] = c.token_std * 2**0.5 * waves
         self.encoder = T5Stack(c, c.encoder_layers)
         self.decoder = T5Stack(c, c.decoder_layers, decodes=True)
+        if c.copy_start:
+            ready_to_copy(self.encoder, self.decoder)
+            self.embedding.weight.data[END] = self.embedding.weight.data[MISSING]  # so the first step finds where the context ends
         self.head = None if c.tied else nn.Linear(c.width, c.tokens, bias=False)
 
     # -- Sec. 3.1: values to words --

@@ -44,6 +44,7 @@ class T5Config:
     dropout: float = 0.1
     norm_eps: float = 1e-6
     quiet_start: float = 1.0  # below 1, layers start as nearly nothing (ours): encoder-decoders learn faster so
+    copy_start: bool = False  # True: fresh stacks have what copying takes, see `ready_to_copy` (ours)
     scaled_scores: bool = False  # True: scores / sqrt(K), the same functions in a form that Muon moves better
 
     def __post_init__(self):
@@ -52,6 +53,9 @@ class T5Config:
         if self.buckets % 4 or self.buckets < 8 or self.max_distance <= self.buckets // 2:
             raise ValueError("relative positions need a multiple of 4 buckets, 8 or more, and a max_distance above half of them, got "
                              f"{self.buckets} and {self.max_distance}")  # fmt: skip
+        if self.copy_start and not 2 <= self.heads <= self.buckets // 2 - 2:
+            raise ValueError(f"ready to copy, heads start with distances of their own: that takes 2 to {self.buckets // 2 - 2} heads "
+                             f"with {self.buckets} buckets, got {self.heads}")  # fmt: skip
 
     @classmethod
     def published(cls, size: str) -> "T5Config":
@@ -139,3 +143,28 @@ class T5Stack(nn.Module):
                 found.append(attention_site(stack, i, "cross", layer.cross, layer.norm_cross, memory_norm))
             found.append(MLPSite(stack, i, layer.mlp))
         return found
+
+
+@torch.no_grad()
+def ready_to_copy(encoder: T5Stack, decoder: T5Stack, height: float = 8.0, loud: float = 3.0) -> None:
+    """Fresh heads that look 1, 2, ... tokens back, in the encoder's other half as far ahead; both first layers read them by the same maps,
+    and cross-attention compares like with like. So a decoder finds the place whose past is its own past, and what came behind it.
+
+    >>> config = T5Config(width=16, heads=4, head_width=8, hidden=8)
+    >>> encoder, decoder = T5Stack(config, 1), T5Stack(config, 1, decodes=True)
+    >>> ready_to_copy(encoder, decoder)
+    >>> [int(encoder.bias(9)[head, 4].argmax()) - 4 for head in range(4)]
+    [-1, -2, 1, 2]
+    """
+    heads, ahead = encoder.layers[0].attend.n_heads // 2, encoder.bias.buckets // 2
+    for h in range(heads):
+        encoder.bias.table.weight[h + 1, h] += height
+        encoder.bias.table.weight[ahead + h + 1, heads + h] += height
+        decoder.bias.table.weight[h + 1, h] += height
+    looked, looks = encoder.layers[0].attend, decoder.layers[0].attend
+    nn.init.normal_(looked.out.weight, std=loud * looked.out.in_features**-0.5)
+    looks.v.load_state_dict(looked.v.state_dict())
+    looks.out.load_state_dict(looked.out.state_dict())
+    for layer in decoder.layers:
+        layer.cross.q.weight *= height**0.5
+        layer.cross.k.load_state_dict(layer.cross.q.state_dict())

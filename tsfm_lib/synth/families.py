@@ -250,6 +250,25 @@ def counts(n: int, length: int, rng: np.random.Generator) -> Series:
     return out
 
 
+def repeats(n: int, length: int, rng: np.random.Generator) -> Series:
+    """One cycle of 2 to 64 values over and over, with white noise of 0.3 to 40 % of its size: little to learn here but copying.
+
+    Values of a cycle are independent (40 %), smoothed (30 %), skewed (20 %) or mostly one value (10 %)."""
+    longest, kind = 64, rng.random(n)
+    period = log_uniform(rng, 2, longest + 0.99, n).astype(int)
+    cycle = normals(rng, n, longest)
+    smooth = (kind < 0.3) & (period[:, 0] > 8)
+    for back in (1, 2):                                                        # over four values, weighted
+        cycle[smooth] += np.take_along_axis(cycle[smooth], (np.arange(longest) - back) % period[smooth], axis=1)
+    skewed, rare = (kind >= 0.3) & (kind < 0.5), (kind >= 0.5) & (kind < 0.6)
+    cycle[skewed] = np.exp(cycle[skewed])
+    cycle[rare] = cycle[rare] > 0.8
+    cycle[rare, 0], cycle[rare, 1] = 1, 0                                      # no cycle is flat
+    pattern = np.take_along_axis(cycle, (np.arange(length) + rng.integers(0, longest, (n, 1))) % period, axis=1)
+    return shapes.zscore(pattern) + log_uniform(rng, 0.003, 0.4, n) * normals(rng, n, length)
+
+
 FAMILIES: dict[str, Callable[[int, int, np.random.Generator], np.ndarray]] = {
     "gp": gp, "seasonal": seasonal, "templates": templates, "arma": arma, "walks": walks, "ets": ets, "counts": counts, "chaos": chaos,
+    "repeats": repeats,
 }

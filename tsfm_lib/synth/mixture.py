@@ -39,6 +39,7 @@ class Mixture:
     ets: Number = 0.13
     counts: Number = 0.05
     chaos: Number = 0.01
+    repeats: Number = 0.0             # for models that have copying to learn before anything else
 
     def __post_init__(self):
         given = asdict(self)
@@ -93,6 +94,7 @@ MIXTURES: dict[str, Mixture] = {
     "periodic": Mixture.only(gp=0.20, seasonal=0.35, templates=0.45),
     "gp + seasonal": Mixture.only(gp=0.35, seasonal=0.65),
     "gp": Mixture.only(gp=1.0),
+    "with repeats": Mixture(repeats=0.6),   # three in eight
 }
 
 
