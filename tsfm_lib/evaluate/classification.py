@@ -10,7 +10,7 @@ forest with 100 trees on the embeddings. Two habits are added, because without t
   over the axes; whitening and ridge show what is there in any direction.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from time import perf_counter
 from typing import Any
@@ -38,7 +38,6 @@ from tsfm_lib.evaluate.random_kernels import POINTS, RandomKernels
 RAW, RANDOM, KERNELS = "raw values", "random weights", "random kernels"         # variants beside the model's own name
 NEIGHBOURS = {"1nn-euclidean": ("euclidean", None), "1nn-dtw": ("dtw", None), "1nn-dtw-10%": ("dtw", 0.1)}
 BASELINES = ("raw", "random", "random-kernels", *NEIGHBOURS)
-Embed = Callable[[torch.Tensor], torch.Tensor]
 
 
 class Whitening(TransformerMixin, BaseEstimator):

@@ -80,10 +80,6 @@ class Ranks:
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
 
-    def meet(self) -> None:
-        if self.size > 1:
-            dist.barrier()
-
 
 def join(device: str | torch.device | None = None) -> Ranks:
     """Join the process group that torchrun's environment describes (nccl on GPUs, else gloo), or be alone.

@@ -15,7 +15,7 @@ from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -32,12 +32,6 @@ from tsfm_lib.train.recipe import Recipe
 from tsfm_lib.train.state import seed_for
 
 Batch = Float[Tensor, "B V T"]
-
-
-class Stream(Protocol):
-    description: dict[str, Any]
-
-    def __call__(self, step: int) -> Batch: ...
 
 
 def rng_for(seed: int, step: int, purpose: str = "data") -> np.random.Generator:
@@ -300,5 +294,3 @@ def _leave_with(parent: int) -> None:
 
 def _work(step: int) -> np.ndarray:
     return _streams["one"](step).numpy()
-
-

@@ -49,7 +49,6 @@ BOTH = {"warmup": 16, "final_fraction": 0.0}
 """As in `mantis-nano` (AdamW alone) and `moment-nano` (Muon for the layers), with rates for short runs, picked by the loss on seed 0. The
 rate falls to zero at the last step, so that what is scored is the end of a schedule."""
 
-TRAIN_AT_MOST = 110
 DEVELOPMENT = (
     "BirdChicken", "Coffee", "Beef", "OliveOil", "PickupGestureWiimoteZ", "ShakeGestureWiimoteZ", "FaceFour", "Car", "Lightning2",
     "Lightning7", "DodgerLoopDay", "DodgerLoopGame", "DodgerLoopWeekend", "HouseTwenty", "BME", "ACSF1", "ECG200", "GunPoint", "Trace",
