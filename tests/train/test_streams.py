@@ -9,7 +9,6 @@ import pytest
 import torch
 
 from tests.train.toys import Waves, recipe
-from tsfm_lib.data import as_series_set
 from tsfm_lib.errors import TsfmError
 from tsfm_lib.synth import cauker, corpus
 from tsfm_lib.train.streams import block_means, cauker_corpus, from_corpus, from_windows, generated, prefetch, standardised
@@ -117,11 +116,6 @@ def test_windows_keep_order_in_time_and_channels_apart_or_together():
     apart, together = (from_windows(values, 4, 2, 3, together=t) for t in (False, True))
     assert apart(0).shape == (3, 1, 6) and together(0).shape == (3, 2, 6) and len(together) == 7
     assert (apart(0).diff(dim=-1) == 1).all() and (together(0)[:, 1] - together(0)[:, 0] == 12).all()
-
-
-def test_only_the_train_part_of_a_set_is_cut():
-    stream = from_windows(as_series_set(np.arange(100.0)), context=8, horizon=4, batch=64)      # 7:1:2
-    assert max(float(stream(step).max()) for step in range(4)) == 69.0 and stream.description["windows"] == 70 - 12 + 1
 
 
 def test_series_shorter_than_a_window_are_refused():

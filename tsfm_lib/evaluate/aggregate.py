@@ -34,9 +34,7 @@ def summary(rows: pd.DataFrame, by: Sequence[str] = KEYS) -> pd.DataFrame:
     return out.reset_index()
 
 
-def relative(
-    rows: pd.DataFrame, to: str = "seasonal-naive", metrics: Sequence[str] = ("MASE", "WQL"), variant: str = "variant"
-) -> pd.DataFrame:
+def relative(rows: pd.DataFrame, to: str = "seasonal-naive", metrics: Sequence[str] = ("MASE", "WQL")) -> pd.DataFrame:
     """Every metric divided by that of the variant `to` on the same data set and horizon. Rows per window are summarised first.
 
     A data set on which `to` makes no error at all has no ratio: NaN.
@@ -47,11 +45,11 @@ def relative(
     """
     if "unit" in rows:
         rows = summary(rows)
-    known = list(dict.fromkeys(rows[variant]))
+    known = list(dict.fromkeys(rows["variant"]))
     if to not in known:
         raise TsfmError(f"no rows of {to!r} to divide by (there are {', '.join(known)}){nearest(to, known)}: evaluate it on the same tasks")
     keys = [key for key in ("dataset", "horizon") if key in rows]
-    base = rows[rows[variant] == to].groupby(keys, as_index=False)[list(metrics)].mean()
+    base = rows[rows["variant"] == to].groupby(keys, as_index=False)[list(metrics)].mean()
     matched = rows[keys].merge(base, how="left", on=keys, indicator="found")
     if (matched["found"] != "both").any():
         absent = sorted(set(matched.loc[matched["found"] != "both", keys[0]]))
@@ -61,9 +59,7 @@ def relative(
     return rows.assign(**{metric: ratios[:, i] for i, metric in enumerate(metrics)})
 
 
-def geometric_mean(
-    ratios: pd.DataFrame, metrics: Sequence[str] = ("MASE", "WQL"), leave_out: Iterable[str] = (), variant: str = "variant"
-) -> pd.DataFrame:
+def geometric_mean(ratios: pd.DataFrame, metrics: Sequence[str] = ("MASE", "WQL"), leave_out: Iterable[str] = ()) -> pd.DataFrame:
     """Geometric mean over data sets, one row per variant; `datasets` says over how many. NaN ratios are left out.
 
     `leave_out` names data sets to skip: of suite `local` the means are always given without m4_hourly as well, because a few
@@ -77,7 +73,7 @@ def geometric_mean(
     kept = ratios[~ratios["dataset"].isin(list(leave_out))]
     with np.errstate(divide="ignore"):
         logs = np.log(kept[list(metrics)])
-    groups = logs.groupby(kept[variant], sort=False)
+    groups = logs.groupby(kept["variant"], sort=False)
     out = np.exp(groups.mean())
     out.insert(0, "datasets", groups.count().max(axis=1))
-    return out.rename_axis(variant).reset_index()
+    return out.rename_axis("variant").reset_index()

@@ -22,7 +22,6 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from tsfm_lib.data.sets import Part, SeriesSet
 from tsfm_lib.errors import TsfmError, nearest
 from tsfm_lib.synth import cauker
 from tsfm_lib.synth.corpus import Corpus
@@ -142,20 +141,16 @@ def _order(n: int, seed: int, epoch: int) -> np.ndarray:
     return rng_for(seed, epoch, "order").permutation(n)
 
 
-def from_windows(data: SeriesSet | np.ndarray, context: int, horizon: int, batch: int, seed: int = 0, *, part: Part = "train",
-                 together: bool = False) -> Windows:  # fmt: skip
-    """Windows of an array [V, T] or of one part of a set, a channel at a time or all `together`; series come as they are, unscaled.
+def from_windows(values: np.ndarray, context: int, horizon: int, batch: int, seed: int = 0, *, together: bool = False) -> Windows:
+    """Windows of an array [V, T], a channel at a time or all `together`; series come as they are, unscaled.
 
     >>> stream = from_windows(np.arange(6.0)[None], context=3, horizon=2, batch=2)
     >>> len(stream), sorted(stream(0)[:, 0, 0].tolist())
     (2, [0.0, 1.0])
     """
-    if isinstance(data, SeriesSet):
-        series = tuple(x[:, data.split(part, i)] for i, x in enumerate(data.series))
-        return Windows(series, context + horizon, batch, seed, together, f"{data.name}, {part}")
-    if data.ndim != 2:
-        raise TsfmError(f"expected values of shape [V, T], got {list(data.shape)}: add the missing axis with values[None]")
-    return Windows((data,), context + horizon, batch, seed, together)
+    if values.ndim != 2:
+        raise TsfmError(f"expected values of shape [V, T], got {list(values.shape)}: add the missing axis with values[None]")
+    return Windows((values,), context + horizon, batch, seed, together)
 
 
 def cauker_corpus(recipe: Recipe) -> Windows:
