@@ -1,6 +1,7 @@
 """Downloads are checked, atomic and shared; without them the sentence says what to do. The server is on this machine."""
 
 import errno
+import gzip
 import hashlib
 import io
 import multiprocessing
@@ -162,6 +163,16 @@ def test_extracts_are_cut_from_the_larger_set(server, home, catalogued):
     part = Card("part", frequency="D", splits="7:1:2", source="extract", file="forecasting/part.csv.gz", url="https://example.org")
     part = replace(part, facts={"of": "whole", "columns": ["OT"], "last_rows": 3, "rows": 3, "channels": 1})
     assert data.load(catalogued(part)).series[0].tolist() == [[26, 27, 28]]
+
+
+def test_the_files_of_an_extract_are_those_of_the_larger_set_wherever_it_lies(server, home, catalogued, monkeypatch):
+    catalogued(own(server, name="whole"))
+    part = catalogued(Card("part", source="extract", file="forecasting/part.csv.gz", facts={"of": "whole"}))
+    monkeypatch.setenv("TSFM_DATA", str(home))
+    there = home / "forecasting" / "own.csv.gz"
+    there.parent.mkdir()
+    there.write_bytes(gzip.compress(CSV))
+    assert data.fetch(part) == [there] and not server.asked
 
 
 def test_a_cut_connection_leaves_nothing(server, home, catalogued):

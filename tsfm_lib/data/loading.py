@@ -161,16 +161,13 @@ def available(name: Any) -> bool:
 
 def fetch(name: Any) -> list[Path]:
     """The files of a data set on this machine, downloaded into the cache if they are nowhere else."""
-    card = _find(name)[0]
+    card, part = _find(name)
     if card.source in EMBEDDED:
         raise DataMissing(f"{card.name} comes with the installed packages and has no file: use load({card.name!r})")
     if card.source == "hub":
         from tsfm_lib.data.hub import fetch_hub
 
-        return [fetch_hub(card, _find(name)[1])]
-    return fetching.locate(card) or fetching.fetch(fetching_card(card))
-
-
-def fetching_card(card: Card) -> Card:
-    """The card whose files are downloaded: an extract is cut from a larger set."""
-    return cards.card(card.facts["of"]) if card.source == "extract" else card
+        return [fetch_hub(card, part)]
+    if files := fetching.locate(card):
+        return files
+    return fetch(card.facts["of"]) if card.source == "extract" else fetching.fetch(card)  # an extract is cut from a larger set
