@@ -14,8 +14,9 @@ import numpy as np
 import pandas as pd
 import torch
 
-from tsfm_lib import checkpoints
-from tsfm_lib.data.frames import as_floats
+from tsfm_lib import checkpoints, tables
+from tsfm_lib.data.frames import as_floats, ragged
+from tsfm_lib.data.sets import SeriesSet
 from tsfm_lib.errors import TsfmError, nearest, whole
 from tsfm_lib.evaluate.forecasting import at_work, predict
 from tsfm_lib.evaluate.metrics import DECILES, checked
@@ -121,8 +122,6 @@ def forecast(model: Any, data: Any, horizon: int | float | np.integer, quantiles
         raise TsfmError(f"{type(model).__name__} does not forecast: expected one with predict_quantiles, such as {', '.join(BASELINES)}")
     if not _tabular(data):
         return _unwrap(data, _forecast_all(_for_season(model, season), _arrays(data), horizon, levels))
-    from tsfm_lib import tables
-
     table = tables.read(data)
     model = _for_season(model, table.season if season is None else season)
     return table.write(_forecast_all(model, table.series, horizon, levels), horizon, levels)
@@ -134,12 +133,7 @@ def embed(model: Any, data: Any) -> np.ndarray:
     model = load(model) if isinstance(model, (str, Path)) else model
     if not hasattr(model, "embed"):
         raise TsfmError(f"{type(model).__name__} does not embed: expected an encoder with a method embed")
-    if _tabular(data):
-        from tsfm_lib import tables
-
-        series = tables.read(data).series
-    else:
-        series = _arrays(data)
+    series = tables.read(data).series if _tabular(data) else _arrays(data)
     with at_work(model) as own:
         found = [torch.as_tensor(model.embed(torch.as_tensor(batch, **own))) for batch in _batches(series)]
     vectors = torch.cat(found).detach().float().cpu().numpy()
@@ -151,7 +145,7 @@ def embed(model: Any, data: Any) -> np.ndarray:
 
 
 def _tabular(data: Any) -> bool:
-    return isinstance(data, (pd.Series, pd.DataFrame)) or type(data).__name__ == "SeriesSet"
+    return isinstance(data, (pd.Series, pd.DataFrame, SeriesSet))
 
 
 def _for_season(model: Any, season: Any) -> Any:
@@ -166,13 +160,9 @@ def _numbers(values: Any, place: str) -> np.ndarray:
     return array
 
 
-def _ragged(data: Any) -> bool:
-    return isinstance(data, (list, tuple)) and len(data) > 0 and not all(isinstance(v, (int, float, np.number)) or v is None for v in data)
-
-
 def _arrays(data: Any) -> list[np.ndarray]:
     """Series [V, T] each."""
-    if _ragged(data):
+    if ragged(data):
         found = [_numbers(v, f"series {i}") for i, v in enumerate(data)]
         if any(a.ndim == 3 for a in found):
             raise TsfmError("a list holds one array [T] or [V, T] per series, got one with three axes: pass that array alone")
@@ -183,7 +173,7 @@ def _arrays(data: Any) -> list[np.ndarray]:
 
 def _unwrap(data: Any, found: list[np.ndarray]) -> Any:
     """Forecasts [V, H, Q] in the shape the data came in."""
-    if _ragged(data):
+    if ragged(data):
         return [f[0] if np.ndim(d) == 1 else f for d, f in zip(data, found)]
     dims = np.ndim(data)
     return found[0][0] if dims == 1 else found[0] if dims == 2 else np.stack(found)

@@ -57,8 +57,7 @@ def _one(data: pd.Series | pd.DataFrame) -> Table:
 
     def wide(frames: list[pd.DataFrame], future: list[pd.Index]) -> pd.DataFrame:
         out = frames[0]
-        out.insert(0, "ds", np.tile(np.arange(len(future[0])), len(found.channels)))
-        out["ds"] = future[0][out["ds"]]
+        out.insert(0, "ds", future[0][np.tile(np.arange(len(future[0])), len(found.channels))])
         out.insert(0, "unique_id", np.repeat(found.channels, len(future[0])))
         return out
 

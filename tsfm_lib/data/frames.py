@@ -234,6 +234,11 @@ def as_floats(values: Any, where: str) -> np.ndarray:
     return array
 
 
+def ragged(data: Any) -> bool:
+    """Whether a list holds series, one an entry, and not the numbers of a single one."""
+    return isinstance(data, (list, tuple)) and len(data) > 0 and not all(v is None or isinstance(v, (int, float, np.number)) for v in data)
+
+
 def as_series_set(data: Any, name: str = "data") -> SeriesSet:
     """A SeriesSet from arrays or tensors [T], [V, T] or [B, V, T], ragged lists of such, Series, wide or long frames.
 
@@ -248,8 +253,7 @@ def as_series_set(data: Any, name: str = "data") -> SeriesSet:
         return from_frame(data.to_frame(name=str(data.name) if data.name is not None else name), name, bare=True)
     if isinstance(data, pd.DataFrame):
         return from_frame(data, name)
-    ragged = isinstance(data, (list, tuple)) and data and not all(v is None or isinstance(v, (int, float, np.number)) for v in data)
-    if ragged:
+    if ragged(data):
         elements = [as_floats(v, f"series {i}") for i, v in enumerate(data)]
     else:
         array = as_floats(data, "the values")

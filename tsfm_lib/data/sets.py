@@ -50,7 +50,7 @@ class Card:
     file: str = ""  # path below $TSFM_DATA
     sha256: str = ""  # of that file
     url: str = ""
-    checksum: str = ""  # of the download: "md5:…", "sha256:…", "git-blob:…", "content-sha256:…"; " | " between equals
+    checksum: str = ""  # of the download or the text inside: "md5:…", "sha256:…", "git-blob:…"; " | " between equals
     facts: dict = field(default_factory=dict)
     licence: str = ""
     citation: str = ""

@@ -32,6 +32,17 @@ def _plain(label: object) -> str:
     return str(int(number)) if number.is_integer() else str(number)
 
 
+def _refuse_silent(parts: Sequence[np.ndarray], where: str) -> None:
+    for part, values in zip(("train", "test"), parts):
+        silent = np.isnan(values).all(axis=(1, 2))
+        if silent.any():
+            raise TsfmError(f"{where}: {part} series {int(silent.argmax())} holds no number, only missing values: drop it")
+
+
+def _card(name: str) -> Card:
+    return Card(name, task="classification", splits="official", note="your own data")
+
+
 def labelled(name: str, train: Part, test: Part, where: str) -> LabelledSet:
     """A LabelledSet: labels mapped to 0..k-1 in the order of the archive's numbers (or of the alphabet)."""
     everything = train[0] + test[0]
@@ -48,15 +59,10 @@ def labelled(name: str, train: Part, test: Part, where: str) -> LabelledSet:
         classes = sorted(classes)
     code = {label: i for i, label in enumerate(classes)}
     length = max(s.shape[1] for s in everything)
-    x = [_stack(part[0], channels.copy().pop(), length) for part in (train, test)]
-    for part, values in zip(("train", "test"), x):
-        silent = np.isnan(values).all(axis=(1, 2))
-        if silent.any():
-            raise TsfmError(f"{where}: {part} series {int(silent.argmax())} holds no number, only missing values: drop it")
+    x = [_stack(part[0], *channels, length) for part in (train, test)]
+    _refuse_silent(x, where)
     codes = [np.array([code[v] for v in labels], dtype=np.int64) for labels in y]
-    return LabelledSet(
-        name, x[0], codes[0], x[1], codes[1], tuple(classes), Card(name, task="classification", splits="official", note="your own data")
-    )
+    return LabelledSet(name, x[0], codes[0], x[1], codes[1], tuple(classes), _card(name))
 
 
 def read_ts(text: str, where: str) -> Part:
@@ -150,17 +156,14 @@ def read_npz(data: bytes, name: str, where: str, raw: bool = False) -> LabelledS
         if values.ndim not in (2, 3) or not np.issubdtype(values.dtype, np.number) or not values.size:
             raise TsfmError(f"{where}: {key}{tail} should be numbers [N, T] or [N, V, T], got {values.dtype} {list(values.shape)}")
         x.append(values[:, None].astype(np.float32) if values.ndim == 2 else values.astype(np.float32))
-    ys: Sequence[np.ndarray] = (have["y_train"], have["y_test"])
+    ys = (have["y_train"], have["y_test"])
     for part, values, y in zip(("train", "test"), x, ys):
         if y.shape != (len(values),):
             raise TsfmError(f"{where}: y_{part} should hold {len(values)} labels, one a series, got shape {list(y.shape)}")
-        silent = np.isnan(values).all(axis=(1, 2))
-        if silent.any():
-            raise TsfmError(f"{where}: {part} series {int(silent.argmax())} holds no number, only missing values: drop it")
+    _refuse_silent(x, where)
     labels, codes = np.unique(np.concatenate(ys), return_inverse=True)
     classes = [str(c) for c in have["classes"]] if "classes" in have else [_plain(v) for v in labels]
     if "classes" in have:
         codes = np.concatenate(ys).astype(np.int64)
     split = len(ys[0])
-    card = Card(name, task="classification", splits="official", note="your own data")
-    return LabelledSet(name, x[0], codes[:split].astype(np.int64), x[1], codes[split:].astype(np.int64), tuple(classes), card)
+    return LabelledSet(name, x[0], codes[:split].astype(np.int64), x[1], codes[split:].astype(np.int64), tuple(classes), _card(name))
