@@ -11,6 +11,7 @@ import pandas as pd
 
 from .. import claims
 from ..errors import TsfmError
+from ..page import publish
 from .book import build
 from .run import TIMEOUTS, Batch, Settings, update
 
@@ -34,11 +35,6 @@ def arguments(given: Sequence[str]) -> tuple[str, Settings]:
 
 
 WIDTHS = {"quantity": 62, "said by": 8, "said": 24, "recorded": 12, "interval": 18, "verdict": 40}        # fits a wide terminal
-
-
-def publish(profile: str, names: list[str]) -> None:
-    from .. import page
-    page.publish(profile, names)
 
 
 def short(table: pd.DataFrame) -> str:

@@ -18,7 +18,7 @@ import nbformat
 from nbformat import NotebookNode
 
 from .. import claims
-from .pages import PAGE, STYLE, Body, Figure, first_heading, plain
+from .pages import PAGE, STYLE, Body, Figure, first_heading, plain, solution_of
 from .run import Settings, selected
 
 SEARCH = Path(__file__).with_name("site.js")
@@ -198,9 +198,7 @@ def build(settings: Settings) -> Path:
     for path in selected(settings.notebooks, ()):
         notebook, minutes = chosen(path, settings)
         sentence, usual = said.get(path.stem, ("", ""))
-        solved = path.parent / "solutions" / path.name
-        solution = nbformat.read(solved, as_version=4) if solved.exists() else None
-        body = Body(notebook, path.parent, solution, lambda figure, stem=path.stem: picture(figure, half / "img" / stem))
+        body = Body(notebook, path.parent, solution_of(path), lambda figure, stem=path.stem: picture(figure, half / "img" / stem))
         chapters.append(Chapter(path.stem, first_heading(notebook) or path.stem, sentence, minutes or usual, body))
     names = {chapter.stem for chapter in chapters}
     pages = [("index", "tsfm_lib", map_page(chapters)),

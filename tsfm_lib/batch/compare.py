@@ -48,6 +48,12 @@ def difference(committed: Sequence[NotebookNode], now: Sequence[NotebookNode]) -
     return tuple(lines[:SHOWN] + (["..."] if len(lines) > SHOWN else []))
 
 
+def told(differences: Sequence[Difference]) -> tuple[str, list[str]]:
+    """One line for the screen, and what differs, cell by cell."""
+    lines = [line for d in differences for line in (f"cell [{d.cell}]:", *(f"  {text}" for text in d.lines))]
+    return f"cell [{differences[0].cell}] differs from the committed output", lines
+
+
 def compare(committed: NotebookNode, executed: NotebookNode) -> tuple[int, list[Difference]]:
     """How many cells were compared, and those that differ. Cells are matched by id, so that injected ones do not shift them."""
     done = {cell.get("id"): cell for cell in executed.cells}

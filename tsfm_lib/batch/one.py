@@ -12,7 +12,7 @@ import threading
 import time
 import warnings
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import nbformat
@@ -85,12 +85,9 @@ def carry_out(order: Order) -> dict:
             count, differences = compare.compare(committed, executed)
             note = f"{count} compared"
             if differences:
-                ok, note = False, f"cell [{differences[0].cell}] differs from the committed output"
-                details = [line for d in differences for line in (f"cell [{d.cell}]:", *(f"  {text}" for text in d.lines))]
-        title = pages.first_heading(committed)
-        solved = Path(order.source).parent / "solutions" / Path(order.source).name
-        solution = nbformat.read(solved, as_version=4) if solved.exists() else None
-        text = pages.page(executed, title or Path(order.source).stem, Path(order.source).parent, solution)
+                ok, (note, details) = False, compare.told(differences)
+        source = Path(order.source)
+        text = pages.page(executed, pages.first_heading(committed) or source.stem, source.parent, pages.solution_of(source))
         Path(order.output).with_suffix(".html").write_text(text, encoding="utf-8")
     return {"ok": ok, "note": note, "details": details, "seconds": round(time.monotonic() - began, 1)}
 
@@ -112,8 +109,7 @@ def main(argument: str) -> None:
     logging.getLogger("papermill").setLevel(logging.ERROR)
     warnings.filterwarnings("ignore")
     order = Order(**json.loads(argument))
-    result = carry_out(order)
-    Path(order.report).write_text(json.dumps(asdict(order) | result, indent=1), encoding="utf-8")
+    Path(order.report).write_text(json.dumps(carry_out(order), indent=1), encoding="utf-8")
 
 
 if __name__ == "__main__":

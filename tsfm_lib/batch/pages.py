@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import nbformat
 from nbconvert.filters.ansi import strip_ansi
 from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
 from nbformat import NotebookNode
@@ -224,6 +225,12 @@ class Body:
         self.pending = ""
 
 
+def solution_of(path: Path) -> NotebookNode | None:
+    """The notebook with the solutions of another one's exercises, if there is one."""
+    solved = path.parent / "solutions" / path.name
+    return nbformat.read(solved, as_version=4) if solved.exists() else None
+
+
 def solutions(notebook: NotebookNode) -> dict[str, list[tuple[str, str]]]:
     """The cells (kind, source) that solve each exercise; what comes before the first, imports mostly, is part of the first."""
     found: dict[str, list[tuple[str, str]]] = {"": []}
@@ -242,8 +249,12 @@ def solutions(notebook: NotebookNode) -> dict[str, list[tuple[str, str]]]:
 
 def page(notebook: NotebookNode, title: str, folder: Path, solution: NotebookNode | None = None) -> str:
     """One notebook as one self-contained HTML text; `folder` is where its relative pictures are looked for."""
+    return _alone(title, Body(notebook, folder, solution).html)
+
+
+def _alone(title: str, inside: str) -> str:
     style = f"<style>{STYLE.read_text(encoding='utf-8')}</style>"
-    return PAGE.format(title=html.escape(title), style=style, body=f"<main>{Body(notebook, folder, solution).html}</main>")
+    return PAGE.format(title=html.escape(title), style=style, body=f"<main>{inside}</main>")
 
 
 def first_heading(notebook: NotebookNode) -> str:
@@ -261,5 +272,4 @@ def index(title: str, rows: Sequence[tuple[str, str, str, str]], tail: str = "")
         f'<td class="{word.split()[0] if word else ""}">{html.escape(word)}</td></tr>'
         for stem, heading, seconds, word in rows)
     table = f'<div class="scroll"><table><tr><th>notebook</th><th>seconds</th><th>result</th></tr>\n{body}\n</table></div>'
-    style = f"<style>{STYLE.read_text(encoding='utf-8')}</style>"
-    return PAGE.format(title=html.escape(title), style=style, body=f"<main><h1>{html.escape(title)}</h1>{table}{tail}</main>")
+    return _alone(title, f"<h1>{html.escape(title)}</h1>{table}{tail}")

@@ -209,8 +209,8 @@ class Batch:
         """A kept result; the committed outputs may have changed since, so the cheap comparison is made afresh."""
         differences = compare.compare(nbformat.read(path, 4), nbformat.read(output, 4))[1] if judged else []
         if differences:
-            lines = tuple(line for d in differences for line in (f"cell [{d.cell}]:", *(f"  {text}" for text in d.lines)))
-            return Result(path.stem, False, earlier["seconds"], f"cell [{differences[0].cell}] differs from the committed output", lines)
+            note, lines = compare.told(differences)
+            return Result(path.stem, False, earlier["seconds"], note, tuple(lines))
         return Result(path.stem, True, earlier["seconds"], earlier["note"], kept=True)
 
     # ---- after the runs ----
