@@ -186,9 +186,6 @@ def test_the_weakest_judged_part_decides_and_all_are_shown():
 def test_missing_rows_are_named_and_never_a_verdict():
     empty = claims.judge("K3", pd.DataFrame())
     assert empty.verdict == UNRESOLVED and "no recorded rows" in empty.why
-    needs = pd.DataFrame()
-    needs.attrs.update(needs="official weights", reason="the 2.5 checkpoint is not here")
-    assert claims.judge("R3", needs).verdict == "needs official weights"
     rows = simulate({"own": 0.0, "fixed-rope": 1.0}, np.random.default_rng(14), experiment="iarope")
     partly = claims.judge("K3", rows)
     assert partly.verdict == UNRESOLVED and "'intra-shuffled'" in partly.why

@@ -21,9 +21,10 @@ from tsfm_lib.claims.claim import Claim
 from tsfm_lib.claims.rules import ALPHA, Difference, Equivalence, Ordered, Part, Threshold
 from tsfm_lib.claims.verdict import Table, Verdict
 from tsfm_lib.errors import TsfmError, nearest
+from tsfm_lib.page import recorded_rows
 
 __all__ = ["CLAIMS", "OWN_DATA", "Chance", "Claim", "Difference", "Equivalence", "Ordered", "Part", "Threshold", "Verdict",
-           "by_chance", "claim", "judge", "recorded", "scoreboard", "standing", "table"]
+           "by_chance", "claim", "judge", "recorded", "standing", "table"]
 
 CLAIMS: dict[str, Claim] = {c.id: c for module in (kairos, time_tracker, cauker, msft, redundancies) for c in module.CLAIMS}
 
@@ -53,8 +54,6 @@ def judge(id: str, rows: pd.DataFrame, *, alpha: float = ALPHA, widen: bool = Tr
 
 def recorded(id: str) -> pd.DataFrame:
     """All rows recorded for a claim: of each name in its notebooks' folders under figures/ the highest profile."""
-    from tsfm_lib.page import recorded_rows
-
     frames = [recorded_rows(notebook) for notebook in claim(id).notebooks]
     rows = [frame for frame in frames if len(frame)]
     whole = pd.concat(rows, ignore_index=True) if rows else pd.DataFrame()
@@ -64,10 +63,8 @@ def recorded(id: str) -> pd.DataFrame:
 
 def table(verdicts: Iterable[Verdict] | None = None, recorded_only: bool = False) -> Table:
     """Verdicts as a table; without arguments the scoreboard, one line per claim ("not yet measured" where nothing is recorded)."""
-    return scoreboard(recorded_only) if verdicts is None else _verdict.table(verdicts)
-
-
-def scoreboard(recorded_only: bool = False) -> Table:
+    if verdicts is not None:
+        return _verdict.table(verdicts)
     board = standing()
     board = board[board["parts"] > 0] if recorded_only else board
     board.insert(0, "quantity", board["id"] + " " + board["words"])

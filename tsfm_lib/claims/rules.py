@@ -27,13 +27,13 @@ from numpy.typing import ArrayLike
 from tsfm_lib.errors import TsfmError
 from tsfm_lib.evaluate.comparison import Interval, interval
 from tsfm_lib.evaluate.metrics import HIGHER
+from tsfm_lib.page import PROFILES
 
 ALPHA = 0.05
 REPRODUCED, DIRECTION, UNRESOLVED, REFUTED = "reproduced", "direction holds", "not resolved", "refuted here"
 NEEDS = {"official weights": "needs official weights", "data": "needs data"}
 WEAKEST_FIRST = (REFUTED, UNRESOLVED, "needs data", "needs official weights", DIRECTION, REPRODUCED)
 RESERVED = ("experiment", "profile", "seed", "variant", "dataset", "horizon", "unit")
-PROFILES = ("quick", "laptop", "full")
 
 
 class NoRows(TsfmError):

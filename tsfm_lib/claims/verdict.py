@@ -93,8 +93,7 @@ def judge_claim(claim: Claim, rows: pd.DataFrame, alpha: float = ALPHA, widen: b
     why = _sentence(weakest) if len(judged) == 1 else f"weakest of {len(judged)} parts: {_sentence(weakest)}"
     verdict = weakest.verdict
     if absent:
-        missing = NEEDS.get(rows.attrs.get("needs", ""), "")
-        verdict = missing or UNRESOLVED
+        verdict = UNRESOLVED
         why = "no recorded rows" + (f": {rows.attrs['reason']}" if rows.attrs.get("reason") else "")
         found = []
     elif verdict == REPRODUCED and claim.said:
