@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from tsfm_lib.checkpoints import fill
 from tsfm_lib.models.kairos import Kairos, KairosConfig
 
 
@@ -39,7 +40,7 @@ def from_official(config: Mapping[str, Any], tensors: Mapping[str, Tensor], quir
     """A model with the authors' weights; `quirks` adds behaviours of their code."""
     ours = config_from_official(config)
     model = Kairos(replace(ours, quirks=tuple(dict.fromkeys([*ours.quirks, *quirks]))))
-    model.load_state_dict(state_from_official(ours, tensors))
+    fill(model, state_from_official(ours, tensors), "the Kairos checkpoint")
     return model.eval()
 
 

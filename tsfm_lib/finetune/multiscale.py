@@ -149,8 +149,7 @@ class MultiScale(nn.Module):
         """All layers, all scales."""
         layers, pairs, states = self.model.layers, self.pairs(), [one.tokens.h for one in found]
         match = lambda how: [how(a.part, b.part, self.design.factor).to(states[0]) for a, b in zip(found, found[1:])]
-        within = match(alignment)
-        matches = within
+        matches = within = match(alignment)
         if self.causal:  # no token hears what ends later, or of nothing but padding
             matches = [m * one.alive[:, None] for m, one in zip(match(finished), found[1:])]
         if self.design.aggregate == "refine":

@@ -9,12 +9,12 @@ from typing import Any
 from safetensors.torch import save_file
 from torch import nn
 
-from tsfm_lib.checkpoints import read_json, read_tensors, readable
+from tsfm_lib.checkpoints import read_tensors, readable
 from tsfm_lib.errors import TsfmError
 from tsfm_lib.finetune.design import Design
 from tsfm_lib.finetune.multiscale import MultiScale, fingerprint
 from tsfm_lib.finetune.tuning import state
-from tsfm_lib.paths import replace_text
+from tsfm_lib.paths import read_json, replace_text
 
 TENSORS, FACTS = "adapters.safetensors", "adapters.json"
 

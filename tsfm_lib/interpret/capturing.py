@@ -78,7 +78,7 @@ def capture(model: nn.Module, *kinds: str, sites: Sequence[str] | None = None, l
     seen, here = Captured(kinds, limit), plans.sites(model, sites)
     last = (lambda x, axis: x.narrow(axis, x.shape[axis] - 1, 1)) if last_query else lambda x, axis: x
 
-    def look(module: nn.Module, inputs: tuple[Any, ...], pattern: Tensor, name: str) -> None:
+    def look(name: str, pattern: Tensor) -> None:
         if "patterns" in kinds:
             seen.keep("patterns", name, last(pattern, 2))
         if "entropies" in kinds:
@@ -88,7 +88,8 @@ def capture(model: nn.Module, *kinds: str, sites: Sequence[str] | None = None, l
         for name, site in here.items():
             if isinstance(site, HeadSite):
                 if {"patterns", "entropies"} & set(kinds):
-                    hooks.callback(site.pattern.register_forward_hook(_named(look, name)).remove)
+                    take = lambda module, inputs, pattern, name=name: look(name, pattern)
+                    hooks.callback(site.pattern.register_forward_hook(take).remove)
                 if "heads" in kinds:
                     split = (site.n_heads, site.head_dim)
                     take = lambda module, inputs, name=name, split=split: seen.keep("heads", name, last(inputs[0], 1).unflatten(-1, split))
@@ -107,10 +108,6 @@ def capture(model: nn.Module, *kinds: str, sites: Sequence[str] | None = None, l
                         hooks.callback(module.register_forward_pre_hook(into).remove)
                     hooks.callback(module.register_forward_hook(take).remove)
         yield seen
-
-
-def _named(hook: Callable[..., None], name: str) -> Callable[..., None]:
-    return lambda module, inputs, out: hook(module, inputs, out, name)
 
 
 def _stream(out: Any) -> Tensor:

@@ -20,6 +20,7 @@ from tsfm_lib import checkpoints
 from tsfm_lib.errors import TsfmError
 from tsfm_lib.interpret.plans import Plan, attention_of, sites
 from tsfm_lib.nn.attention import Attention
+from tsfm_lib.paths import read_json
 
 
 class Nothing(nn.Module):
@@ -78,13 +79,13 @@ def save_pruned(model: nn.Module, folder: str | Path) -> Path:
 def load_pruned(folder: str | Path, device: str | torch.device = "cpu") -> nn.Module:
     """The architecture of the folder's config, pruned by its plan, with its weights."""
     folder = Path(folder)
-    config = checkpoints.read_json(folder / "config.json")
+    config = read_json(folder / "config.json")
     if "model" not in config or not (folder / "plan.json").exists():
         raise TsfmError(f"{folder} holds no pruned model: expected plan.json, and a config.json with a field model")
     with checkpoints.readable(folder):
         model = prune(checkpoints.build(config["model"], config.get("config", {})), Plan.load(folder / "plan.json"))
         checkpoints.fill(model, checkpoints.read_tensors(folder / "model.safetensors"), folder)
-    model.card = checkpoints.read_json(folder / "card.json")
+    model.card = read_json(folder / "card.json")
     return model.to(device).eval()
 
 

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from tsfm_lib.errors import TsfmError
 from tsfm_lib.interpret.capturing import Run, capture
 from tsfm_lib.interpret.masks import HeadMask, Loss
-from tsfm_lib.interpret.plans import Plan, head_sites
+from tsfm_lib.interpret.plans import Plan, head_sites, single_heads
 from tsfm_lib.nn.sites import HeadSite
 
 Scores = dict[str, Tensor]  # site name: H numbers
@@ -134,8 +134,7 @@ def induction(model: nn.Module, run: Run, x: Tensor, period: int, tail: int = 0,
 def oracle(model: nn.Module, run: Run, x: Tensor, target: Tensor, loss: Loss, names: Names = None, **options: object) -> Scores:
     """What every head is worth: the mean loss without it, less that of the intact model. `options`: those of `HeadMask.losses`."""
     here = head_sites(model, names)
-    plans = [Plan(), *(Plan(heads={site.name: [h]}) for site in here for h in range(site.n_heads))]
-    mean = HeadMask(model, plans).losses(run, x, target, loss, **options).double().mean(1)
+    mean = HeadMask(model, [Plan(), *single_heads(model, names)]).losses(run, x, target, loss, **options).double().mean(1)
     return dict(zip((site.name for site in here), (mean[1:] - mean[0]).split([site.n_heads for site in here])))
 
 
