@@ -30,7 +30,7 @@ def test_thinned_windows_keep_first_and_last_and_their_names():
 
 def test_only_shipped_weights_have_a_fingerprint_and_it_is_part_of_their_cells():
     cells = {cell["variant"]: cell["weights"] for cell in zero_shot.suite_cells("embedded", 2)}
-    assert cells["ets"] == "" and all(len(cells[name]) == 16 for name in zero_shot.shipped())
+    assert cells["ets"] == "" and all(len(cells[name]) == 16 for name in zero_shot.forecasters())
     long = zero_shot.long_cells(["ETTh1"], [96], [0, 1], 5, 4)
     assert {cell["seed"] for cell in long if cell["variant"] in zero_shot.RIVALS} == {0, 1}
     assert {cell["seed"] for cell in long if cell["variant"] not in zero_shot.RIVALS} == {None}

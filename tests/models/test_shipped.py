@@ -5,13 +5,13 @@ import pytest
 import torch
 
 import tsfm_lib
-from tsfm_lib.experiments.trials import shipped
+from tsfm_lib.models.listing import forecasters
 
 LENGTHS = (24, 40, 48, 64, 96, 160, 300, 512)
 ALLOWED = {"units-nano": {"trends": 3.5}}  # squared errors of noisy series drown those of clean trends, whose slope it overshoots
 
 
-@pytest.mark.parametrize("name", shipped())
+@pytest.mark.parametrize("name", forecasters())
 def test_no_length_of_context_is_foreign_to_a_shipped_forecaster(name):
     """Random walks and noisy trends: never much worse than the last value, whether the context fills patches or not."""
     model, rng = tsfm_lib.load(name), np.random.default_rng(0)

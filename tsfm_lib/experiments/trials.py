@@ -5,7 +5,6 @@ name and fingerprint, and a few windows of each set of a suite.
 """
 
 import copy
-import json
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from functools import lru_cache
@@ -17,9 +16,10 @@ import numpy as np
 import pandas as pd
 from torch import Tensor, nn
 
-from tsfm_lib import checkpoints, front
+from tsfm_lib import checkpoints
 from tsfm_lib.evaluate import suites
 from tsfm_lib.evaluate.suites import Windows
+from tsfm_lib.models.listing import shipped
 from tsfm_lib.train import Recipe, Run, fit
 
 
@@ -55,15 +55,9 @@ def gains(rows: pd.DataFrame, by: str, metric: str, of: str) -> pd.DataFrame:
 # ---- what ships, and windows to judge it on ----------------------------------------------------------------------------------------------
 
 
-def shipped() -> list[str]:
-    """The forecasters whose weights come with the library."""
-    card = lambda folder: json.loads((folder / "card.json").read_text(encoding="utf-8"))
-    return [name for name, folder in front.shipped().items() if card(folder).get("task") == "forecasting"]
-
-
 def fingerprint(variant: str) -> str:
     """The digest of shipped weights; "" for a model without."""
-    folder = front.shipped().get(variant)
+    folder = shipped().get(variant)
     return "" if folder is None else digest(folder)
 
 

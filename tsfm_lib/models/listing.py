@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -14,6 +15,15 @@ def shipped() -> dict[str, Path]:
     return {p.parent.name: p.parent for p in sorted(WEIGHTS.glob("*/config.json"))}
 
 
+def forecasters() -> list[str]:
+    """Those of them that forecast."""
+    return [name for name, folder in shipped().items() if _card(folder).get("task") == "forecasting"]
+
+
+def _card(folder: Path) -> dict[str, Any]:
+    return read_json(folder / "card.json") if (folder / "card.json").exists() else {}
+
+
 def table() -> pd.DataFrame:
     """One row per model: what it does, how many parameters, the context it reads, its recorded result, the licence.
 
@@ -23,7 +33,7 @@ def table() -> pd.DataFrame:
     rows = [(name, e.task, 0, "any", "", e.licence) for name, e in BASELINES.items()]
     rows += [(name, e.task, pd.NA, "as configured", f"untrained: checkpoints.build({name!r})", e.licence) for name, e in MODELS.items()]
     for name, folder in shipped().items():
-        card = read_json(folder / "card.json") if (folder / "card.json").exists() else {}
+        card = _card(folder)
         config = read_json(folder / "config.json").get("config", {})
         result, size = card.get("result", ""), card.get("parameters", pd.NA)
         result = result if isinstance(result, str) else json.dumps(result)

@@ -28,9 +28,9 @@ class Panel:
     A button that is pressed in switches its head, MLP or layer off. What a model does not have is disabled, with a sentence.
     """
 
-    def __init__(self, state: State | None = None, *, models: Sequence[str] = (), sources: Sequence[str] = SOURCES):
+    def __init__(self, state: State | None = None, *, sources: Sequence[str] = SOURCES):
         state = state or State()
-        models = list(dict.fromkeys([*(models or states.forecasters()), state.model]))
+        models = list(dict.fromkeys([*states.forecasters(), state.model]))
         slider = lambda kind, low, high, step, name, **how: kind(
             min=low, max=high, step=step, value=low, description=name, continuous_update=False, style=NAMED,
             layout={"width": "330px"}, **how,
@@ -121,7 +121,7 @@ class Panel:
                     self.buttons |= {key: self._button(str(h), f"head {h} of {site.name}", "34px") for h, key in enumerate(keys)}
                     row += [widgets.Label(site.kind), *(self.buttons[key] for key in keys)]
                 else:
-                    self.buttons["mlp", site.name] = self._button("MLP", f"{site.name}", "52px")
+                    self.buttons["mlp", site.name] = self._button("MLP", site.name)
                     row.append(self.buttons["mlp", site.name])
             yield widgets.HBox(row)
 

@@ -1,6 +1,5 @@
 """One figure for a state: forecast, patches, attention, errors."""
 
-
 import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes

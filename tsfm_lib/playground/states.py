@@ -22,8 +22,8 @@ from tsfm_lib.errors import TsfmError, nearest, whole
 from tsfm_lib.evaluate import metrics
 from tsfm_lib.interpret.plans import head_sites
 from tsfm_lib.interpret.plans import sites as sites_of
-from tsfm_lib.models import listing
 from tsfm_lib.models.kairos import Kairos, with_tokens
+from tsfm_lib.models.listing import forecasters as forecasters
 from tsfm_lib.nn.sites import HeadSite
 from tsfm_lib.synth.shapes import Number
 
@@ -106,12 +106,6 @@ def _series(source: str, period: Number, noise: Number, bursts: Number, seed: in
 
 
 # ---- the model --------------------------------------------------------------------------------------------------------------------------
-
-
-def forecasters() -> list[str]:
-    """Shipped weights that forecast."""
-    table = listing.table()
-    return table.loc[table["name"].isin(listing.shipped()) & (table["task"] == "forecasting"), "name"].tolist()
 
 
 def kairos(name: str, tokens: int | None = None, sizes: Iterable[int] | None = None) -> Kairos:
@@ -229,7 +223,8 @@ class Seen:
 
 def look(state: State) -> Seen:
     """Forecast, patches, attention and errors of one state."""
-    past, future = _series(state.source, state.period, state.noise, state.bursts, state.seed)
+    made = (state.source, state.period, state.noise, state.bursts, state.seed)
+    past, future = _series(*made)
     model = model_of(state.model, state.tokens, state.sizes)
     site = state.site or usual_site(model)
     if site and not isinstance(sites_of(model).get(site), HeadSite):
@@ -238,8 +233,7 @@ def look(state: State) -> Seen:
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always")
         forecast, pattern = _run(model, past, state.horizon, state.off, site)
-    naive = _naive(state.source, state.period, state.noise, state.bursts, state.seed, state.horizon)
-    intact = _intact(state.source, state.period, state.noise, state.bursts, state.seed, state.model, state.horizon)
+    naive, intact = _naive(made, state.horizon), _intact(state.model, made, state.horizon)
     scores = {name: errors(fan, future) for name, fan in (("this state", forecast), ("intact", intact), ("seasonal naive", naive))}
     notes = [str(w.message) for w in said if "ablation" in str(w.message)]
     if not getattr(model, "probabilistic", True):
@@ -262,16 +256,14 @@ def _run(model: Any, past: Float[np.ndarray, " C"], horizon: int, off: interpret
 
 
 @lru_cache(maxsize=256)
-def _naive(source: str, period: Number, noise: Number, bursts: Number, seed: int, horizon: int) -> Float[np.ndarray, "horizon Q"]:
-    return front.forecast("seasonal-naive", _series(source, period, noise, bursts, seed)[0], horizon)
+def _naive(made: tuple, horizon: int) -> Float[np.ndarray, "horizon Q"]:
+    return front.forecast("seasonal-naive", _series(*made)[0], horizon)
 
 
 @lru_cache(maxsize=256)
-def _intact(
-    source: str, period: Number, noise: Number, bursts: Number, seed: int, model: str, horizon: int
-) -> Float[np.ndarray, "horizon Q"]:
+def _intact(model: str, made: tuple, horizon: int) -> Float[np.ndarray, "horizon Q"]:
     """The same model on the same series, with nothing switched off and all of Kairos's knobs as trained."""
-    return front.forecast(model_of(model), _series(source, period, noise, bursts, seed)[0], horizon)
+    return front.forecast(model_of(model), _series(*made)[0], horizon)
 
 
 def errors(forecast: Float[np.ndarray, "horizon Q"], future: Float[np.ndarray, " F"]) -> dict[str, float]:

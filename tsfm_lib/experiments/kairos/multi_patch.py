@@ -22,6 +22,7 @@ from tsfm_lib.errors import TsfmError
 from tsfm_lib.evaluate import metrics
 from tsfm_lib.experiments.kairos.trials import SMALL, fixed, trained
 from tsfm_lib.models.kairos import Kairos, KairosConfig, with_tokens
+from tsfm_lib.nn.outputs import roll_out
 from tsfm_lib.synth.mixture import Mixture, Pool, make_pool
 from tsfm_lib.train.streams import rng_for
 
@@ -89,27 +90,13 @@ def passes(tokens: int, horizon: int, steps: int = HORIZON) -> int:
     return -(-steps // (tokens * horizon))
 
 
-@torch.no_grad()
-def feed_quantiles(model: Kairos, context: Float[Tensor, "B T"], steps: int) -> Float[Tensor, "B h Q"]:
-    """A roll-out that keeps its doubt: each quantile continues a context of its own, the next chunk pools what all of them expect.
-
-    One batch of Q times the rows per pass. The Chronos-Bolt authors repaired their roll-out in this way; Kairos feeds back the median.
-    """
-    chunks, levels = [model(context).sort(-1).values], model.levels
-    paths = context[:, None].expand(-1, len(levels), -1)  # B Q T
-    while sum(chunk.shape[1] for chunk in chunks) < steps:
-        paths = torch.cat([paths, rearrange(chunks[-1], "B h Q -> B Q h").to(context.dtype)], dim=-1)
-        found = rearrange(model(rearrange(paths, "B P T -> (B P) T")), "(B P) h Q -> B h (P Q)", P=len(levels))
-        chunks.append(rearrange(torch.quantile(found, levels.to(found.dtype), dim=-1), "Q B h -> B h Q"))
-    return torch.cat(chunks, dim=1)[:, :steps]
-
-
 def forecast(model: Kairos, context: Float[Tensor, "B T"], steps: int = HORIZON, feed: str = "median") -> Float[np.ndarray, "B h Q"]:
-    """Quantiles of the next steps; `feed`: what a roll-out takes as observed, the median or every quantile on its own."""
+    """Quantiles of the next steps; `feed`: what a roll-out takes as observed, the median or every quantile on its own. The Chronos-Bolt
+    authors repaired their roll-out in the second way; Kairos feeds back the median."""
     if feed not in ("median", "quantiles"):
         raise TsfmError(f"feed should be 'median' or 'quantiles', got {feed!r}")
     if feed == "quantiles":
-        return feed_quantiles(model, context, steps).numpy()
+        return roll_out(lambda x: model(x).sort(-1).values, context, steps, model.config.quantiles).numpy()
     return model.predict_quantiles(context[:, None], steps, model.config.quantiles)[:, 0].double().numpy()
 
 

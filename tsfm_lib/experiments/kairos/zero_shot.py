@@ -16,7 +16,8 @@ from tsfm_lib.data import Scaler
 from tsfm_lib.evaluate import aggregate, forecasting, suites
 from tsfm_lib.evaluate.comparison import Interval, interval
 from tsfm_lib.evaluate.suites import Windows
-from tsfm_lib.experiments.trials import fingerprint, shipped, tasks
+from tsfm_lib.experiments.trials import fingerprint, tasks
+from tsfm_lib.models.listing import forecasters
 from tsfm_lib.models.scratch import DLinearConfig, ITransformerConfig, PatchTSTConfig, WindowConfig, Windowed, scaled_error
 from tsfm_lib.train import Recipe, fit, streams
 
@@ -37,7 +38,7 @@ def suite_scores(suite: str, variant: str, count: int | None, weights: str) -> l
 
 
 def suite_cells(suite: str, count: int | None) -> list[dict]:
-    names = [*BASELINES, *shipped()]
+    names = [*BASELINES, *forecasters()]
     return [{"suite": suite, "variant": name, "count": count, "weights": fingerprint(name)} for name in names]
 
 
@@ -139,7 +140,7 @@ def long_cells(
         "weights": fingerprint(variant),
     }  # fmt: skip
     places = [(dataset, horizon) for dataset in sets for horizon in horizons]
-    untrained = [cell(*place, name, None) for place in places for name in ("seasonal-naive", *shipped())]
+    untrained = [cell(*place, name, None) for place in places for name in ("seasonal-naive", *forecasters())]
     return untrained + [cell(*place, name, seed) for place in places for name in RIVALS for seed in seeds]
 
 
