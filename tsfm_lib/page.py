@@ -113,7 +113,7 @@ def recorded_rows(notebook: str, name: str = "*") -> pd.DataFrame:
         try:
             rows = pd.read_csv(file, keep_default_na=False, na_values=[""])
         except (ValueError, OSError) as problem:
-            said = str(problem).strip().splitlines()[0]
+            said = (str(problem).strip() or type(problem).__name__).splitlines()[0]
             raise TsfmError(f"{file} cannot be read as recorded rows ({said}): get the file again or record it with --update") from None
         rows.insert(0, "experiment", stem) if "experiment" not in rows else None
         rows.insert(1, "profile", file.suffixes[-2][1:]) if "profile" not in rows else None
@@ -214,7 +214,7 @@ class Page:
         print(f"{name}: drawn from {kept.attrs['recorded'] if better else 'this run, ' + self.profile}")
         return kept if better else rows
 
-    def sweep(self, name: str, cells: Iterable[Mapping[str, Any]], run: Callable[..., Any], desc: str | None = None) -> pd.DataFrame:
+    def sweep(self, name: str, cells: Iterable[Mapping[str, Any]], run: Callable[..., Any]) -> pd.DataFrame:
         """`run(**cell)` for every cell, each finished cell's rows kept under build/rows/, so that a killed sweep goes on.
 
         A cell is known by its values, the page's profile and seed and the source of `run`. What else changes the result (a model,
@@ -228,7 +228,7 @@ class Page:
         except (OSError, TypeError):
             source = f"{getattr(run, '__module__', '')}.{getattr(run, '__qualname__', repr(type(run)))}"
         frames = []
-        for cell in tqdm(list(cells), desc=desc or name):
+        for cell in tqdm(list(cells), desc=name):
             key = json.dumps(dict(cell), sort_keys=True, default=_plain)
             file = paths.BUILD / "rows" / self.notebook / name / f"{_digest(key, self.profile, str(self.seed), source).hex()[:24]}.json"
             found = _read_cell(file)

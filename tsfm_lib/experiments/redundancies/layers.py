@@ -20,7 +20,6 @@ from tsfm_lib.interpret.plans import Plan, layers, sites, thirds
 from tsfm_lib.nn.sites import MLPSite
 
 PARTS = ("whole", "heads", "mlp")
-STATES = ("trained", "half-trained", "untrained")
 
 
 # ---- ablation curves (R1) --------------------------------------------------------------------------------------------------------------

@@ -138,13 +138,3 @@ def not_turned_back(z: Float[Tensor, "B N HK"], heads: int, gone: int) -> Float[
     turned = z.unflatten(-1, (heads, -1)).transpose(1, 2).clone()  # B H N K
     turned[:, gone] = 0
     return turned.reshape(z.shape)
-
-
-def best_of(seeds: int, noise: float, draws: int = 10_000, seed: int = 0) -> float:
-    """By how many percent a score seems to fall when the best of several noisy seeds is taken, though nothing changed.
-
-    >>> best_of(1, 1.0) == 0.0, 0.5 < best_of(2, 1.0) < 0.6
-    (True, True)
-    """
-    drawn = torch.randn(draws, seeds, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-    return 0.0 if seeds == 1 else float(-noise * drawn.min(1).values.mean())
