@@ -35,14 +35,35 @@ def test_rows_of_one_unit_move_together():
     assert abs(clustered - 0.95) < 0.04 and naive < 0.7
 
 
-def test_bootstrap_weighs_units_by_their_rows():
+def test_bootstrap_weighs_units_by_their_rows_and_the_ratio_is_one_of_sums():
     x, units = np.array([1.0, 1.0, 1.0, 5.0]), np.array(["a", "a", "a", "b"])
     assert c.bootstrap(x, units).estimate == 2.0 and c.paired_t(x, units).estimate == 3.0
+    assert c.bootstrap_ratio([1.0, 3.0], [1.0, 1.0]).estimate == 2.0
+    assert c.bootstrap_ratio([1.0, 3.0], [1.0, 3.0]).high == 1.0
 
 
 def test_same_seed_same_interval():
     x = np.random.default_rng(0).normal(size=30)
     assert c.bootstrap(x, seed=1) == c.bootstrap(x, seed=1) != c.bootstrap(x, seed=2)
+    assert c.permutation(x, seed=1) == c.permutation(x, seed=1) != c.permutation(x, seed=2)
+
+
+@pytest.mark.parametrize("n", [8, 30])
+def test_permutation_test_rejects_a_true_null_one_time_in_twenty(n):
+    rng = np.random.default_rng(n)
+    share = np.mean([c.permutation(rng.standard_t(3, n), draws=499, seed=i) <= 0.05 for i in range(500)])
+    assert 0.02 < share < 0.08
+
+
+def test_permutation_finds_what_is_there():
+    rng = np.random.default_rng(1)
+    assert np.mean([c.permutation(rng.normal(1, 1, 15), draws=499, seed=i) <= 0.05 for i in range(50)]) > 0.9
+
+
+def test_exact_and_drawn_permutations_agree():
+    x = np.random.default_rng(2).normal(0.5, 1, 12)
+    drawn = np.mean(np.abs(np.random.default_rng(0).choice([-1, 1], (100_000, 12)) @ x) >= abs(x.sum()))
+    assert abs(c.permutation(x) - drawn) < 0.01
 
 
 def test_equivalence_errs_as_rarely_as_it_says_and_succeeds_when_true():

@@ -116,7 +116,7 @@ def test_shapes_that_only_broadcast_are_refused_and_lag_24_may_be_written_as_a_f
     calls = [lambda: free(metrics.mse)(y, y[:1]), lambda: free(metrics.mae)(y[0], y[0]), lambda: free(metrics.smape)(y, y[..., :1]),
              lambda: free(metrics.mase)(y, y, np.ones((4, 3))), lambda: free(metrics.pinball)(y, q[:1], DECILES),
              lambda: free(metrics.pinball)(y, q[0], DECILES), lambda: free(metrics.coverage)(y, y, y[0]),
-             lambda: free(metrics.msis)(y, y, y, np.ones((1, 1)))]  # fmt: skip
+             lambda: free(metrics.crps_samples)(y, q[:1]), lambda: free(metrics.msis)(y, y, y, np.ones((1, 1)))]  # fmt: skip
     for number, call in enumerate(calls):
         with pytest.raises(TsfmError, match=r"should (have one shape \[B, V, T\]|be \[B, V\])"):
             pytest.fail(f"call {number} gave {call()}")
@@ -167,12 +167,16 @@ def test_agrees_with_scoringrules(world):
     import scoringrules
 
     _, target, forecast = world
+    samples = np.random.default_rng(1).normal(5, 3, (4, 1, 7, 50))
     q = np.array(DECILES)
     mean = lambda values: np.reshape(values, (4, -1)).mean(1)
     theirs = scoringrules.quantile_score(target, forecast[..., 2], 0.3)
     np.testing.assert_allclose(metrics.pinball(target, forecast, DECILES)[..., 2], theirs)
     theirs = scoringrules.crps_quantile(target, forecast, q, backend="numpy")
     np.testing.assert_allclose(metrics.crps(target, forecast, DECILES), mean(theirs))
+    for fair, estimator in ((False, "nrg"), (True, "fair")):
+        theirs = scoringrules.crps_ensemble(target, samples, estimator=estimator, backend="numpy")
+        np.testing.assert_allclose(metrics.crps_samples(target, samples, fair), mean(theirs), rtol=1e-10)
     score = scoringrules.interval_score(target, forecast[..., 0], forecast[..., 8], 0.2, backend="numpy")
     np.testing.assert_allclose(metrics.msis(target, forecast[..., 0], forecast[..., 8], np.full((4, 1), 2.0), 0.2), mean(score) / 2)
 

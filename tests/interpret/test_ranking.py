@@ -200,9 +200,11 @@ def test_a_random_plan_has_the_same_counts_and_reaches_every_head():
     assert {h for p in drawn for h in p.heads["encoder.1.self"]} == {0, 1, 2, 3}
 
 
-def test_a_table_has_a_row_for_every_head():
+def test_tables_and_correlations_within_sites():
     model = checkpoints.build("moment", {**vars(get("moment").config), "heads": 4, "head_width": 4}, 0)
     ranks = interpret.stable_rank(model)
     frame = interpret.table(model, stable_rank=ranks, cost={n: -v for n, v in ranks.items()})
     assert list(frame.columns) == ["site", "stack", "layer", "kind", "head", "stable_rank", "cost"] and len(frame) == 8
     assert (frame["cost"] == -frame["stable_rank"]).all()
+    found = interpret.within_sites(ranks, {"encoder.0.self": ranks["encoder.0.self"] ** 2, "encoder.1.self": torch.zeros(4)})
+    assert abs(found["rho"][0] - 1) < 1e-12 and np.isnan(found["rho"][1])

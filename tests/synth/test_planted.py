@@ -186,7 +186,7 @@ def recovered(case):
 
 def test_the_eight_cases_separate_the_estimators_as_described():
     """Lag alone does not hide a relation from amplitudes; equal spectra do, and a season of one's own does."""
-    auc = {name: recovered(planted.graph_case(name, 6)) for name in planted.GRAPH_CASES}
+    auc = {name: recovered(case) for name, case in planted.graph_cases(6).items()}
     for name in "ABCD":
         assert auc[name][0] > 0.97 and auc[name][2] > 0.97, name
     assert auc["A"][1] > 0.97 and auc["C"][1] > 0.97 and auc["D"][1] < 0.95

@@ -13,7 +13,7 @@ _HOME = {
     "evaluate": "forecasting", "predict": "forecasting", "rolling": "forecasting", "last_windows": "forecasting",
     "summary": "aggregate", "relative": "aggregate", "geometric_mean": "aggregate",
     "Interval": "comparison", "interval": "comparison", "paired": "comparison", "paired_t": "comparison", "bootstrap": "comparison",
-    "equivalence": "comparison", "ranks": "comparison", "holm": "comparison",
+    "bootstrap_ratio": "comparison", "equivalence": "comparison", "permutation": "comparison", "ranks": "comparison", "holm": "comparison",
 }  # fmt: skip
 _ROOMS = ("metrics", "suites", "forecasting", "aggregate", "comparison", "classification", "random_kernels", "dtw")
 __all__ = [*_HOME, *_ROOMS]

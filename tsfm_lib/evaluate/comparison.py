@@ -111,17 +111,38 @@ def bootstrap(
     >>> bootstrap([0.0, 1.0, 0.0, 1.0], draws=200).estimate
     0.5
     """
+    total, count = _clusters(differences, units)
+    return _resampled(total, count, level, draws, seed, "bootstrap by unit")
+
+
+def bootstrap_ratio(
+    numerator: Sequence[float] | np.ndarray,
+    denominator: Sequence[float] | np.ndarray,
+    units: Sequence | np.ndarray | None = None,
+    level: float = 0.95,
+    draws: int = 4000,
+    seed: int = 0,
+) -> Interval:
+    """The same for a ratio of sums, such as a data set's WQL (`quantile_loss` over `abs_target`) or one model's loss over another's.
+
+    >>> bootstrap_ratio([1.0, 2.0, 3.0], [2.0, 4.0, 6.0], draws=50)
+    Interval(estimate=0.5, low=0.5, high=0.5, n=3, method='bootstrap by unit')
+    """
+    return _resampled(_clusters(numerator, units)[0], _clusters(denominator, units)[0], level, draws, seed, "bootstrap by unit")
+
+
+def _resampled(above: np.ndarray, below: np.ndarray, level: float, draws: int, seed: int, method: str) -> Interval:
     from scipy import stats
 
-    total, count = _clusters(differences, units)
-    n = len(total)
+    n = len(above)
     if n < 2:
         raise TsfmError("a bootstrap over units needs at least 2 of them, got 1: name the column whose values are independent")
-    weights = np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), size=draws).astype(float)
-    means = (weights @ total) / (weights @ count)
+    rng = np.random.default_rng(seed)
+    weights = rng.multinomial(n, np.full(n, 1 / n), size=draws).astype(float)
+    means = (weights @ above) / (weights @ below)
     tail = stats.norm.cdf(np.sqrt(n / (n - 1)) * stats.t.ppf((1 - level) / 2, n - 1))
     low, high = np.quantile(means, [tail, 1 - tail])
-    return Interval(float(total.sum() / count.sum()), float(low), float(high), n, "bootstrap by unit")
+    return Interval(float(above.sum() / below.sum()), float(low), float(high), n, method)
 
 
 def interval(
@@ -155,6 +176,25 @@ def equivalence(
         raise TsfmError(f"an equivalence margin must be positive, got {margin}: state the largest difference that does not matter")
     found = interval(differences, units, 1 - 2 * alpha, seed)
     return Interval(found.estimate, found.low, found.high, found.n, f"equivalence, margin {margin:g}, {found.method}")
+
+
+def permutation(
+    differences: Sequence[float] | np.ndarray, units: Sequence | np.ndarray | None = None, draws: int = 9999, seed: int = 0
+) -> float:
+    """Two-sided p-value for "the sign of each unit's mean difference is a coin toss"; exact up to 12 units.
+
+    >>> permutation([1.0, 2.0, 3.0])                                   # 2 of the 8 sign patterns are as extreme
+    0.25
+    """
+    total, count = _clusters(differences, units)
+    means, n = total / count, len(total)
+    exact = n <= 12
+    if exact:
+        signs = 1.0 - 2.0 * ((np.arange(2**n)[:, None] >> np.arange(n)) & 1)
+    else:
+        signs = 1.0 - 2.0 * np.random.default_rng(seed).integers(0, 2, (draws, n))
+    extreme = int((np.abs(signs @ means) >= np.abs(means.sum()) * (1 - 1e-12)).sum())
+    return extreme / 2**n if exact else (extreme + 1) / (draws + 1)
 
 
 def holm(p_values: Sequence[float] | np.ndarray) -> np.ndarray:

@@ -9,7 +9,7 @@ Conventions, since the field has several of each:
 * MASE divides the absolute errors of a variate by the mean absolute error that the seasonal naive makes *inside the
   context* of the window (`seasonal_scale`). A data set's MASE is the mean over its windows.
 * CRPS from quantiles is the mean over levels of twice the pinball loss, in the units of the target. It tends to the CRPS as
-  levels get dense; with the nine deciles it leaves the tails out.
+  levels get dense; with the nine deciles it leaves the tails out. `crps_samples` is the CRPS of an empirical distribution.
 * WQL is the same sum divided by the sum of |target|: GIFT-Eval's "CRPS", `mean_weighted_sum_quantile_loss`. A data set's WQL
   is a ratio of sums over all its windows, not a mean of window ratios; `score` therefore returns both parts.
 * sMAPE is 2|e| / (|y| + |f|), between 0 and 2, as in M4 (where it is given in per cent) and GIFT-Eval. utilsforecast drops
@@ -141,6 +141,23 @@ def weighted_parts(
     observed = ~np.isnan(target)
     loss = np.where(observed, 2 * pinball(target, forecast, levels).mean(-1), 0.0).sum((1, 2))
     return loss, np.where(observed, np.abs(target), 0.0).sum((1, 2))
+
+
+def crps_samples(target: Float[np.ndarray, "B V T"], samples: Float[np.ndarray, "B V T S"], fair: bool = False) -> Float[np.ndarray, " B"]:
+    """CRPS of the empirical distribution of samples, mean |X - y| - mean |X - X'| / 2, in S log S by sorting.
+
+    `fair` divides the second term by S (S - 1), which is unbiased for the CRPS of the distribution the samples came from.
+
+    >>> crps_samples(np.array([[[0.0]]]), np.array([[[[-1.0, 1.0]]]]))          # 1 - (0 + 2 + 2 + 0) / 4 / 2
+    array([0.5])
+    """
+    _aligned(target, samples[..., 0])
+    n = samples.shape[-1]
+    if fair and n < 2:
+        raise TsfmError(f"the fair CRPS needs at least 2 samples, got {n}: pass more samples or fair=False")
+    weights = 2 * np.arange(n) - (n - 1)                          # sum over pairs |x_i - x_j| = 2 * weights @ sorted x
+    spread = (np.sort(samples, -1) @ weights.astype(float)) / (n * (n - 1) if fair else n * n)
+    return _window_mean(np.abs(samples - target[..., None]).mean(-1) - spread, ~np.isnan(target))
 
 
 def msis(

@@ -13,7 +13,7 @@ _HOME = {
     "capture": "capturing", "entropy": "capturing", "lens": "lenses", "Lens": "lenses",
     "stable_rank": "ranking", "random_stable_rank": "ranking", "sharpness": "ranking", "magnitude": "ranking", "attention_svd": "ranking",
     "output_svd": "ranking", "induction": "ranking", "oracle": "ranking", "order": "ranking", "together": "ranking", "select": "ranking",
-    "random_like": "ranking", "table": "ranking",
+    "random_like": "ranking", "table": "ranking", "within_sites": "ranking",
     "removal": "curves", "heads_at": "curves", "HeadsAt": "curves", "spearman_distance": "curves",
     "Parrot": "parroting", "parrot_gap": "parroting", "seasonal_power": "parroting", "seasonal_bias": "parroting",
     "prune": "pruning", "save_pruned": "pruning", "load_pruned": "pruning", "parameters": "pruning",

@@ -183,3 +183,15 @@ def table(model: nn.Module, **scores: Scores) -> pd.DataFrame:
     rows = [{"site": s.name, "stack": s.stack, "layer": s.layer, "kind": s.kind, "head": h} for s in here for h in range(s.n_heads)]
     columns = {name: np.concatenate([s[site.name].double().cpu().numpy() for site in here] or [[]]) for name, s in scores.items()}
     return pd.DataFrame(rows).assign(**columns)
+
+
+def within_sites(scores: Scores, costs: Scores) -> pd.DataFrame:
+    """Spearman's correlation of two numbers over the heads of each site: heads of one layer are not independent of another."""
+    from scipy import stats
+
+    rows = []
+    for site in scores:
+        one, other = (s[site].double().cpu().numpy() for s in (scores, costs))
+        varies = len(one) > 2 and np.ptp(one) > 0 and np.ptp(other) > 0
+        rows.append({"site": site, "heads": len(one), "rho": stats.spearmanr(one, other).statistic if varies else np.nan})
+    return pd.DataFrame(rows)

@@ -307,6 +307,11 @@ def graph_case(name: str, n: int = 20, rng: Seed = 0, *, channels: int = 16, len
     return GraphCase(name, GRAPH_CASES[name], (series / series.std(-1, keepdims=True)).astype(np.float32), edges)
 
 
+def graph_cases(n: int = 20, seed: int = 0, *, channels: int = 16, length: int = 672) -> dict[str, GraphCase]:
+    """All eight cases, each from a stream of its own."""
+    return {name: graph_case(name, n, seed, channels=channels, length=length) for name in GRAPH_CASES}
+
+
 def _clusters(name, n, rng, channels, length):
     groups = channels // 4
     t, cluster = np.arange(length), np.repeat(np.arange(groups), 4)
