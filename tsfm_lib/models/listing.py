@@ -24,6 +24,18 @@ def _card(folder: Path) -> dict[str, Any]:
     return read_json(folder / "card.json") if (folder / "card.json").exists() else {}
 
 
+def _in_words(result: Any) -> str:
+    """A recorded result in one line, without what it says of each data set.
+
+    >>> _in_words({"suite": "embedded", "MASE": 0.67, "by_dataset": {"co2": {"MASE": 0.68}}})
+    'suite embedded, MASE 0.67'
+    """
+    if not isinstance(result, dict):
+        return result if isinstance(result, str) else json.dumps(result)
+    flat = {key: " ".join(f"{k} {v}" for k, v in value.items()) if isinstance(value, dict) else value for key, value in result.items()}
+    return ", ".join(f"{key} {value}" for key, value in flat.items() if key != "by_dataset")
+
+
 def table() -> pd.DataFrame:
     """One row per model: what it does, how many parameters, the context it reads, its recorded result, the licence.
 
@@ -35,8 +47,7 @@ def table() -> pd.DataFrame:
     for name, folder in shipped().items():
         card = _card(folder)
         config = read_json(folder / "config.json").get("config", {})
-        result, size = card.get("result", ""), card.get("parameters", pd.NA)
-        result = result if isinstance(result, str) else json.dumps(result)
-        rows.append((name, card.get("task", ""), size, str(config.get("context", "")), result, card.get("licence", "")))
+        size, context = card.get("parameters", pd.NA), str(config.get("context", ""))
+        rows.append((name, card.get("task", ""), size, context, _in_words(card.get("result", "")), card.get("licence", "")))
     frame = pd.DataFrame(rows, columns=["name", "task", "size", "context", "result", "licence"])
     return frame.astype({"size": "Int64"})

@@ -70,7 +70,8 @@ RECIPES: dict[str, Recipe] = {
             log_every=50,
             notes="For one CPU core. Every step of a series is a token, hence 128 steps of context and 32 of horizon. 1,024 bins have no "
                   "room for levels, hence z-scores. From a start by chance, 96,000 series did not teach it to copy a season; so it begins "
-                  "ready to copy, and three series in eight are nothing but repeats.",
+                  "ready to copy, and three series in eight are nothing but repeats. On suite `local` (12 windows a set) WQL is .81 of the "
+                  "seasonal naive's and MASE 1.11; .96 without m4_hourly, some of whose series repeat almost exactly.",
         ),
         Recipe(
             "toto-nano", "toto",
