@@ -190,9 +190,9 @@ class Page:
         rows = rows.copy()
         rows.insert(0, "experiment", name) if "experiment" not in rows else None
         rows.insert(1, "profile", self.profile) if "profile" not in rows else None
-        if set(rows["profile"]) - {self.profile}:
-            other = sorted(set(rows["profile"]) - {self.profile})[0]
-            raise TsfmError(f"{name} holds rows of profile {other!r} on a page of {self.profile!r}: save only what this run made")
+        longer = PROFILES[PROFILES.index(self.profile) :]  # what a figure of a short run may be drawn from, see `shown`
+        if other := sorted(set(rows["profile"]) - set(longer)):
+            raise TsfmError(f"{name} holds rows of profile {other[0]!r} on a page of {self.profile!r}: save only what this run made")
         _write(self.folder / f"{name}.csv", rows.to_csv(index=False, float_format="%.9g", lineterminator="\n"))
         self.saved = sorted({*self.saved, name})
         if figure is not None:

@@ -129,6 +129,7 @@ def head_fastest(weight: Float[Tensor, "HK D"], heads: int) -> Float[Tensor, "H 
 def not_turned_back(z: Float[Tensor, "B N HK"], heads: int, gone: int) -> Float[Tensor, "B N HK"]:
     """A head taken out of heads that are transposed and not transposed back: right for a single position.
 
+    >>> import torch
     >>> z = torch.arange(4.0).reshape(1, 1, 4)
     >>> not_turned_back(z, 2, 0), not_turned_back(torch.arange(8.0).reshape(1, 2, 4), 2, 0)
     (tensor([[[0., 0., 2., 3.]]]), tensor([[[0., 0., 0., 0.],
