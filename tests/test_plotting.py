@@ -157,10 +157,22 @@ def test_the_mean_line_is_the_mean_over_units():
         np.testing.assert_allclose(drawn[variant], expected[variant].to_numpy())
 
 
+@pytest.mark.parametrize("draw", [plotting.lines, plotting.paired])
+def test_a_picture_of_nothing_is_refused(draw):
+    with pytest.raises(TsfmError, match="no row to draw WQL from"):
+        draw(runs().query("density > 2"), "density", "WQL")
+
+
 def test_panels_stand_on_one_scale_and_are_named():
     figure = plotting.lines(runs().assign(J=1 + runs()["seed"] % 2), "density", "WQL", panel="J")
     named = {axes.get_title(loc="left"): axes.get_ylim() for axes in figure.axes}
     assert list(named) == ["J 1", "J 2"] and named["J 1"] == named["J 2"]
+
+
+def test_a_line_that_only_a_later_panel_has_is_in_the_legend():
+    rows = runs().query("variant != 'new' or density > 0").assign(half=lambda r: np.where(r["density"] > 0, "b", "a"))
+    figure = plotting.lines(rows, "density", "WQL", panel="half")
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["adaptive", "fixed-small", "new"]
 
 
 def test_a_patch_map_draws_every_size_by_its_name():

@@ -91,10 +91,9 @@ def canvas(size: str = "medium", rows: int = 1, columns: int = 1, **how: Any) ->
     return figure, figure.subplots(rows, columns, **how)
 
 
-def _legend(figure: Figure, axes: Axes, title: str = "") -> None:
-    """Outside on the right: never over the data."""
-    handles, labels = axes.get_legend_handles_labels()
-    once = dict(zip(labels, handles))
+def _legend(figure: Figure, *axes: Axes, title: str = "") -> None:
+    """Outside on the right: never over the data. What several axes show is named once."""
+    once = {label: handle for place in axes for handle, label in zip(*place.get_legend_handles_labels())}
     if once:
         figure.legend(once.values(), once.keys(), loc="outside right upper", title=title or None, fontsize="small", title_fontsize="small")
 
@@ -118,6 +117,8 @@ def _per_unit(rows: pd.DataFrame, keys: Sequence[str], y: str, unit: str) -> pd.
     missing = [column for column in (*keys, y, unit) if column not in rows]
     if missing:
         raise TsfmError(f"the rows have no column {missing[0]!r}: there are {', '.join(map(str, rows.columns))}")
+    if rows.empty:
+        raise TsfmError(f"there is no row to draw {y} from: a filter in front of the picture has left nothing")
     return rows.groupby([*keys, unit], observed=True, sort=False)[y].mean().reset_index()
 
 
@@ -182,7 +183,7 @@ def paired(rows: pd.DataFrame, x: str, y: str, by: str = "variant", unit: str = 
     axes.set_xticks(range(len(places)), [str(p) for p in places])
     axes.grid(axis="x", visible=False)
     _finish(axes, x, y, title)
-    _legend(figure, axes, by)
+    _legend(figure, axes, title=by)
     return figure
 
 
@@ -202,7 +203,7 @@ def lines(rows: pd.DataFrame, x: str, y: str, by: str = "variant", unit: str = "
         place.set_xscale("log") if logx else None
         _finish(place, x, "" if i else y, f"{panel} {name}" if panel else title)
     figure.suptitle(title, x=0.01, ha="left", fontsize="medium") if panel and title else None
-    _legend(figure, axes[0, 0], by)
+    _legend(figure, *axes.flat, title=by)
     return figure
 
 
@@ -226,7 +227,7 @@ def scatter(rows: pd.DataFrame, x: str, y: str, by: str, label: str = "", *, log
         axes.annotate(str(row[label]), (row[x], row[y]), xytext=(0, 6 if above else -14), textcoords="offset points", ha="center",
                       fontsize="x-small", color=shade[row[by]])
     _finish(axes, x, y, title)
-    _legend(figure, axes, by)
+    _legend(figure, axes, title=by)
     return figure
 
 
