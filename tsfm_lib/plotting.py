@@ -209,23 +209,27 @@ def lines(rows: pd.DataFrame, x: str, y: str, by: str = "variant", unit: str = "
 
 def scatter(rows: pd.DataFrame, x: str, y: str, by: str, label: str = "", *, logx: bool = False, title: str = "",
             size: str = "large") -> Figure:
-    """A point per row, coloured by a group; the column `label` is written above each point, or below where a name stands already."""
+    """A point per row, coloured by a group; the column `label` is written beside each point, where there is room."""
     shade = colours(rows[by])
     figure, axes = canvas(size)
     axes.set_xscale("log") if logx else None
     for group, part in rows.groupby(by, sort=False):
         axes.scatter(part[x], part[y], s=45, color=shade[group], edgecolor="white", label=str(group), zorder=3)
     axes.margins(x=0.08)
-    unit = lambda column, log: (lambda v: (v - v.min()) / (np.ptp(v) or 1.0))(np.log(rows[column]) if log else rows[column])
-    taken: list[tuple[float, float, float]] = []             # middle and half-width of the names so far, in parts of the axes
-    for across, up, (_, row) in zip(unit(x, logx), unit(y, False), rows.iterrows()) if label else ():
-        half = 0.05 * len(str(row[label])) / SIZES[size][0]
-        near = [height for middle, height, width in taken if abs(across - middle) < half + width]
-        free = [all(abs(up + side - height) > 0.035 for height in near) for side in (0.03, -0.03)]
-        above = free[0] or not free[1]
-        taken.append((across, up + (0.03 if above else -0.03), half))
-        axes.annotate(str(row[label]), (row[x], row[y]), xytext=(0, 6 if above else -14), textcoords="offset points", ha="center",
-                      fontsize="x-small", color=shade[row[by]])
+    place_of = lambda v: (v - v.min()) / (np.ptp(v) or 1.0)
+    spots = list(zip(place_of(np.log(rows[x]) if logx else rows[x]), place_of(rows[y])))
+    taken = [(*spot, 0.012, 0.015) for spot in spots]        # middle, half width and half height, in parts of the axes
+    for spot, (_, row) in zip(spots, rows.iterrows()) if label else ():
+        if name := str(row[label]):
+            half = 0.05 * len(name) / SIZES[size][0]
+            sides = {(0, 6, "center"): (0, 0.035), (0, -14, "center"): (0, -0.035), (7, -3, "left"): (half + 0.015, 0),
+                     (-7, -3, "right"): (-half - 0.015, 0)}  # fmt: skip
+            boxes = {how: (spot[0] + right, spot[1] + up, half, 0.017) for how, (right, up) in sides.items()}
+            meets = lambda a: any(abs(a[0] - b[0]) < a[2] + b[2] and abs(a[1] - b[1]) < a[3] + b[3] for b in taken)
+            across, up, side = next((how for how, box in boxes.items() if not meets(box)), (0, 6, "center"))
+            taken.append(boxes[across, up, side])
+            axes.annotate(name, (row[x], row[y]), xytext=(across, up), textcoords="offset points", ha=side, fontsize="x-small",
+                          color=shade[row[by]])  # fmt: skip
     _finish(axes, x, y, title)
     _legend(figure, axes, title=by)
     return figure

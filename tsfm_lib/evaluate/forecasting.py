@@ -11,7 +11,7 @@ predicted from itself alone, in batches that keep the order of the windows, so t
 
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import numpy as np
@@ -24,6 +24,7 @@ from tsfm_lib.errors import TsfmError, nearest, whole
 from tsfm_lib.evaluate import metrics, suites
 from tsfm_lib.evaluate.metrics import DECILES
 from tsfm_lib.evaluate.suites import Task, Windows
+from tsfm_lib.nn.modes import evaluating
 
 LONGEST = 10**6  # steps of one forecast
 
@@ -83,15 +84,8 @@ def at_work(model: object) -> Iterator[dict[str, Any]]:
     """A model in evaluation mode and without gradients; yields the number type and device of its weights, if it has any."""
     module = model if isinstance(model, torch.nn.Module) else None
     weight = None if module is None else next(module.parameters(), None)
-    training = module is not None and module.training
-    try:
-        if training:
-            module.eval()
-        with torch.no_grad():
-            yield {} if weight is None else {"dtype": weight.dtype, "device": weight.device}
-    finally:
-        if training:
-            module.train()
+    with nullcontext() if module is None else evaluating(module), torch.no_grad():
+        yield {} if weight is None else {"dtype": weight.dtype, "device": weight.device}
 
 
 def predict(

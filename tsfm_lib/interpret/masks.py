@@ -45,8 +45,10 @@ class HeadMask:
         if not plans:
             raise TsfmError("a HeadMask needs at least one plan: interpret.single_heads(model) makes one for every head")
         self.model, self.plans = model, list(plans)
-        self.parts = [plan.resolve(model) for plan in plans]
         self.sites, self.layers = sites(model), layer_modules(model)
+        self.parts = [plan.resolve(model, self.sites) for plan in plans]
+        self.modules = {name: attention_of(model, site) if isinstance(site, HeadSite) else site.module for name, site in self.sites.items()}
+        self.modules |= self.layers
 
     def evaluate(self, run: Run, x: Tensor, rows: int = 128, *, mode: str = "zero", calibration: Calibration | None = None,
                  seed: int = 0) -> Tensor:  # fmt: skip
@@ -117,9 +119,9 @@ class HeadMask:
             for name, site in self.sites.items():
                 if isinstance(site, HeadSite):
                     on(site.out_proj, lambda module, inputs, out, name=name: projected.__setitem__(name, (inputs[0], out)))
-                    on(attention_of(self.model, site), lambda module, inputs, out, name=name: attended(name, out))
+                    on(self.modules[name], lambda module, inputs, out, name=name: attended(name, out))
                 else:
-                    on(site.module, lambda module, inputs, out, name=name: remember(name, out, out))
+                    on(self.modules[name], lambda module, inputs, out, name=name: remember(name, out, out))
             for name, module in self.layers.items():
                 on(module, lambda module, inputs, out, name=name: remember(name, out))
             return run(x), said
@@ -133,10 +135,10 @@ class HeadMask:
             if name == first:
                 if was.reusable and was.before is not None:
                     onward = self.sites[name].out_proj if isinstance(self.sites[name], HeadSite) else nn.Identity()
-                    stand_in[self._module(name)] = lambda *a, was=was, onward=onward, **k: onward(grown(was.before))
+                    stand_in[self.modules[name]] = lambda *a, was=was, onward=onward, **k: onward(grown(was.before))
                 break
             if was.reusable:
-                stand_in[self._module(name)] = lambda *a, was=was, **k: grown(was.out)
+                stand_in[self.modules[name]] = lambda *a, was=was, **k: grown(was.out)
         own = {module: vars(module).get("forward") for module in stand_in}
         try:
             for module, forward in stand_in.items():
@@ -147,10 +149,6 @@ class HeadMask:
                 del module.forward
                 if forward is not None:
                     module.forward = forward
-
-    def _module(self, name: str) -> nn.Module:
-        site = self.sites.get(name)
-        return self.layers[name] if site is None else attention_of(self.model, site) if isinstance(site, HeadSite) else site.module
 
     # -- the masks --
 
@@ -181,8 +179,9 @@ def mask(name: str, keep: Tensor, instead: Substitute, rows: list[int]) -> Calla
         if len(said) != len(keep) * next(expected, 0):
             raise TsfmError(f"{name} meets the {len(keep)} copies of the batch in parts ({len(said)} rows at once): this forward splits or "
                             "mixes its batch, so lower `rows`, or ablate one by one")  # fmt: skip
-        copies = said.unflatten(0, (len(keep), -1))  # P R N I
-        value = torch.zeros_like(copies) if instead.calibration is None else torch.stack([instead(name, copy) for copy in copies])
-        return torch.where(keep.to(said.device), copies, value).flatten(0, 1)
+        copies, gone = said.unflatten(0, (len(keep), -1)), ~keep.to(said.device)  # P R N I
+        if instead.calibration is None:
+            return copies.masked_fill(gone, 0).flatten(0, 1)
+        return torch.where(gone, torch.stack([instead(name, copy) for copy in copies]), copies).flatten(0, 1)
 
     return mixed

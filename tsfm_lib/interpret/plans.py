@@ -67,9 +67,10 @@ class Plan:
             raise TsfmError(f"{path} holds no plan: expected an object with heads, mlps and layers")
         return cls(**found)
 
-    def resolve(self, model: nn.Module) -> "Parts":
-        """The same as heads and MLPs of this model; refuses what the model does not have."""
-        known, of_layer = sites(model), layers(model)
+    def resolve(self, model: nn.Module, known: Mapping[str, Site] | None = None) -> "Parts":
+        """The same as heads and MLPs of this model; refuses what the model does not have. `known`: its sites, when there are many plans."""
+        known = known or sites(model)
+        of_layer = by_layer(known)
         heads: dict[str, set[int]] = {}
         mlps = {_known(name, known, MLPSite).name for name in self.mlps}
         for name, numbers in self.heads.items():
@@ -128,8 +129,12 @@ def head_sites(model: nn.Module, names: Sequence[str] | None = None) -> list[Hea
 
 def layers(model: nn.Module) -> dict[str, list[Site]]:
     """The sites of every layer, "decoder.3" and so on."""
+    return by_layer(sites(model))
+
+
+def by_layer(known: Mapping[str, Site]) -> dict[str, list[Site]]:
     found: dict[str, list[Site]] = {}
-    for site in sites(model).values():
+    for site in known.values():
         found.setdefault(f"{site.stack}.{site.layer}", []).append(site)
     return found
 

@@ -27,6 +27,7 @@ from torch.nn import functional as F
 
 from tsfm_lib.nn.attention import Attention
 from tsfm_lib.nn.feedforward import FeedForward
+from tsfm_lib.nn.modes import evaluating
 from tsfm_lib.nn.outputs import QuantileHead, interpolate_quantiles, pinball
 from tsfm_lib.nn.patching import left_pad, patch
 from tsfm_lib.nn.scaling import observed, standardise
@@ -131,16 +132,14 @@ class Windowed(nn.Module):
 
     @torch.no_grad()
     def predict_quantiles(self, context: Float[Tensor, "B V T"], horizon: int, levels: Sequence[float]) -> Float[Tensor, "B V horizon Q"]:
-        training, chunks = self.training, []
-        past = context.to(next(self.parameters()))
-        self.eval()
-        for _ in range(0, horizon, self.config.horizon):
-            past = self.window(past)
-            z, stats = standardise(past)
-            chunk = stats.invert(self(z, observed(past)))  # B V H Q
-            chunks.append(chunk)
-            past = torch.cat((past, interpolate_quantiles(chunk, self.levels, [0.5])[..., 0]), dim=-1)
-        self.train(training)
+        chunks, past = [], context.to(next(self.parameters()))
+        with evaluating(self):
+            for _ in range(0, horizon, self.config.horizon):
+                past = self.window(past)
+                z, stats = standardise(past)
+                chunk = stats.invert(self(z, observed(past)))  # B V H Q
+                chunks.append(chunk)
+                past = torch.cat((past, interpolate_quantiles(chunk, self.levels, [0.5])[..., 0]), dim=-1)
         return interpolate_quantiles(torch.cat(chunks, dim=2)[:, :, :horizon], self.levels, levels)
 
     def sites(self) -> list[HeadSite | MLPSite]:
@@ -223,10 +222,9 @@ class PatchTST(Transformer):
     @torch.no_grad()
     def embed(self, x: Float[Tensor, "B V T"]) -> Float[Tensor, "B D"]:
         """Mean over the observed patches, then over the variates."""
-        training, past = self.training, self.window(x.to(next(self.parameters())))
-        self.eval()
-        h, full = self.hidden(standardise(past)[0], observed(past))
-        self.train(training)
+        past = self.window(x.to(next(self.parameters())))
+        with evaluating(self):
+            h, full = self.hidden(standardise(past)[0], observed(past))
         mean = (h * full[..., None]).sum(1) / full.sum(1, keepdim=True).clamp_min(1)
         return rearrange(mean, "(B V) D -> B V D", B=len(x)).mean(1)
 

@@ -43,6 +43,7 @@ from torch import Tensor, nn
 from tsfm_lib.errors import TsfmError, one_of
 from tsfm_lib.nn.feedforward import FeedForward, ResidualMLP
 from tsfm_lib.nn.graph import FrequencyGraph, Links, VariateAttention, connect
+from tsfm_lib.nn.modes import evaluating
 from tsfm_lib.nn.moe import SCORES, balance, run_experts, top_k_gates
 from tsfm_lib.nn.objectives import random_cuts
 from tsfm_lib.nn.patching import left_pad, patch
@@ -349,13 +350,12 @@ class TimeTracker(nn.Module):
     def predict_quantiles(self, context: Float[Tensor, "B V T"], horizon: int, levels: Sequence[float], *,
                           adjacency: Bool[Tensor, "B V V"] | None = None) -> Float[Tensor, "B V h Q"]:  # fmt: skip
         """The point forecast at every level; beyond one pass it is appended and the window read again, the graph is that of the context."""
-        training, past, links = self.training, context, None
-        self.eval()
-        for begun in range(0, horizon, self.config.horizon):
-            z, seen, statistics = self.normalise(self.window(past))
-            links = links if begun else self.links(z, adjacency)
-            past = torch.cat([past, self.read_out(self.encode(z, seen, links), statistics).to(past.dtype)], dim=-1)
-        self.train(training)
+        past, links = context, None
+        with evaluating(self):
+            for begun in range(0, horizon, self.config.horizon):
+                z, seen, statistics = self.normalise(self.window(past))
+                links = links if begun else self.links(z, adjacency)
+                past = torch.cat([past, self.read_out(self.encode(z, seen, links), statistics).to(past.dtype)], dim=-1)
         point = past[..., context.shape[-1] :][..., :horizon, None]
         return point.expand(*point.shape[:-1], len(levels))
 

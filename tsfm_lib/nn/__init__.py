@@ -15,6 +15,7 @@ outputs      quantile, mixture and token outputs
 objectives   random cuts, masks and contrasts for training
 t5           T5's layer and its two stacks
 initialise   T5's variances of fresh weights
+modes        evaluation mode for a while
 lora         low-rank changes of named Linears, handed over as arguments
 
 Letters in shapes: B batch, V variates, T time, N patches (queries), M memory (keys), D width, H heads, K head width, Q quantiles,

@@ -59,11 +59,12 @@ def attention_site(stack: str, layer: int, kind: str, attention: Attention, norm
     if kind not in KINDS:
         raise ValueError(f"kind of attention must be one of {KINDS}, got {kind!r}")
 
-    def qk() -> tuple[Float[Tensor, "H K D"], Float[Tensor, "H K M"]]:
+    # plain types: annotations of inner functions are made at every call
+    def qk() -> tuple[Tensor, Tensor]:  # H K D, H K M
         shape = (attention.n_heads, attention.head_dim)
         return attention.q.weight.unflatten(0, shape), attention.k.weight.unflatten(0, shape)
 
-    def fold(q: Float[Tensor, "H K D"], k: Float[Tensor, "H K M"]) -> tuple[Float[Tensor, "H K D"], Float[Tensor, "H K M"]]:
+    def fold(q: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
         q, k = _through(norm, q), _through(memory_norm or norm, k)
         own = (getattr(part, "weight", None) for part in (attention.q_norm, attention.k_norm))
         q_gain, k_gain = own if gains is None else gains()

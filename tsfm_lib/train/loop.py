@@ -167,7 +167,8 @@ class _Trainer:
         generator = torch.Generator(device).manual_seed(state.seed_for(seed, step, "loss", rank))
         seed_all = torch.manual_seed if device.type == "cuda" else torch.default_generator.manual_seed      # cheaper
         seed_all(state.seed_for(seed, step, "dropout", rank))
-        rate = set_rates(self.optimisers, rate_factor(step, self.total, self.recipe.warmup, self.recipe.final_fraction))
+        factor = rate_factor(step, self.total, self.recipe.warmup, self.recipe.final_fraction, self.recipe.cycles)
+        rate = set_rates(self.optimisers, factor)
         with torch.autocast(device.type, torch.bfloat16, enabled=self.recipe.precision == "bf16"):
             loss = self.loss(self.model, batch, generator) if self.loss else self.model.loss(batch, generator)
         loss.backward()

@@ -13,18 +13,22 @@ from tsfm_lib.train.recipe import Recipe
 from tsfm_lib.train.state import model_tensors
 
 
-def rate_factor(step: int, total: int | None, warmup: int, final_fraction: float) -> float:
-    """Linear warm-up times a cosine that reaches `final_fraction` at the last step of the budget.
+def rate_factor(step: int, total: int | None, warmup: int, final_fraction: float, cycles: int = 1) -> float:
+    """Linear warm-up times a cosine that reaches `final_fraction` at the last step of the budget, `cycles` times in a row.
 
     While a budget in minutes is not yet a number of steps (`total` None) the cosine counts as 1.
 
     >>> [round(rate_factor(step, 4, 2, 0.0), 3) for step in range(4)]
     [0.427, 0.5, 0.146, 0.0]
+    >>> [round(rate_factor(step, 4, 0, 0.0, cycles=2), 3) for step in range(4)]
+    [0.5, 0.0, 0.5, 0.0]
     """
     rise = min(1.0, (step + 1) / warmup) if warmup else 1.0
     if total is None:
         return rise
-    return rise * (final_fraction + (1 - final_fraction) * (1 + math.cos(math.pi * (step + 1) / total)) / 2)
+    done = (step + 1) * cycles / total
+    within = done - max(0, math.ceil(done) - 1)
+    return rise * (final_fraction + (1 - final_fraction) * (1 + math.cos(math.pi * within)) / 2)
 
 
 def average_decay(step: int, cap: float) -> float:

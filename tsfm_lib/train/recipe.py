@@ -70,6 +70,7 @@ class Recipe:
     clip: Number = 1.0
     warmup: int = 200
     final_fraction: Number = 0.02            # of the peak rate, reached at the last step
+    cycles: int = 1                         # how often the rate comes down, in equal parts of the steps; then it starts at its peak again
     ema: Number = 0.998                      # cap of the decay; min(ema, 1 - 1 / (step / 4 + 2)) while young; 0 = no average
     precision: str = "float32"
     # data
@@ -101,7 +102,7 @@ class Recipe:
         if (self.steps is None) == (self.minutes is None):
             raise refuse(f"give a budget of either steps or minutes, got steps={self.steps} and minutes={self.minutes}")
         for name in ("steps", "minutes", "batch", "context", "pool", "clip", "checkpoint_every", "log_every", "rate",
-                     "matrix_rate", "diverged_steps"):  # fmt: skip
+                     "matrix_rate", "diverged_steps", "cycles"):  # fmt: skip
             value = getattr(self, name)
             if value is not None and not value > 0:
                 raise refuse(f"{name} should be above 0, got {value}")

@@ -23,7 +23,7 @@ OBJECTIVES = {
         mean=False, rope_base=100.0, gaps="mask", asinh=True, cuts=8)),
     "tokens, next value": ("chronos-t5", ChronosConfig(
         context=LENGTH, horizon=HORIZON, tokens=256, low=-8.0, high=8.0, scaling="std", width=48, heads=4, head_width=12, hidden=96,
-        encoder_layers=2, decoder_layers=2, dropout=0.0, scaled_scores=True, quiet_start=0.1, smooth_start=True, token_std=0.1)),
+        encoder_layers=2, decoder_layers=2, dropout=0.0, scaled_scores=True, quiet_start=0.1, smooth_start=True, copy_start=True)),
 }  # fmt: skip
 CORPORA = (pretraining.RANDOM, "cauker", "kernelsynth", "scm", "real-without-ucr")
 
