@@ -2,6 +2,7 @@
 
 import pandas as pd
 import pytest
+import torch
 
 from tests.experiments.redundant import folder
 from tsfm_lib import claims, interpret
@@ -70,6 +71,34 @@ def test_runs_take_turns():
     said = []
     rows = pruning.timed({"a": lambda: said.append("a"), "b": lambda: said.append("b")}, 2)
     assert said == ["a", "b", "a", "b", "b", "a"] and len(rows) == 4
+
+
+def test_beside_the_end_stands_the_naive_forecast_of_each_season(tiny):
+    ends = pd.DataFrame(pruning.to_the_end("timesfm-nano", tiny, "", SUITE, COUNT, (50, 100)))
+    assert ends["share"].tolist() == [50, 100] and ends["naive"].nunique() == 1 and set(ends["order"]) <= set(pruning.ORDERS)
+    given = subjects.windows(SUITE, COUNT, "test")
+    naive = subjects.seasonal_naive(given)
+    assert len(set(given.season)) > 1
+    for i, m in enumerate(given.season):
+        seen = given.x[i, 0, -m:]
+        if seen.isfinite().all():
+            assert torch.equal(naive[i, 0], seen.repeat(-(-subjects.HORIZON // m))[: subjects.HORIZON])
+
+
+def test_heads_without_a_choice_are_not_removed(tiny):
+    model = subjects.load("chronos-bolt-nano", tiny)
+    found = ranks.scores(model, subjects.windows(SUITE, COUNT, "calibration"), oracle=False) | {"cost": interpret.stable_rank(model)}
+    gone = ranks.trivial(found)
+    assert gone and all(site.startswith("decoder") and site.endswith("self") for site in gone)
+    taken = {site for plans in ranks.plans_for(model, found, 100, 1).values() for plan in plans for site in plan.heads}
+    assert taken and not taken & set(gone)
+
+
+def test_time_is_paired_by_round_and_a_model_has_one_number():
+    rows = pd.DataFrame(pruning.timed({"intact": lambda: None, "pruned": lambda: None}, 4)).assign(model="m", batch=1)
+    rows = rows.assign(variant=rows["what"], seconds=rows["what"].map({"intact": 2.0, "pruned": 1.0}))
+    assert pruning.time_left(rows, "pruned")["pruned"].tolist() == ["50 [50, 50]"]
+    assert pruning.saved_by_model(rows, "pruned").round(9).tolist() == [50.0] and pruning.saved_by_model(rows, "heads pruned").empty
 
 
 def test_amdahl_has_a_time_for_every_share(tiny):

@@ -169,6 +169,7 @@ CLAIMS = (
         unit="unit",
         rule=(
             Difference("seconds", "pruned", "intact", higher=False, experiment="latency"),
+            Difference("seconds", "heads pruned", "intact", higher=False, experiment="latency", beside=True),
             Difference("seconds", "pruned", "ablated", higher=False, experiment="latency", beside=True),
         ),
         expects="a model whose heads are really removed answers faster than the intact one in alternating runs",

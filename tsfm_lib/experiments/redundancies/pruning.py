@@ -78,6 +78,38 @@ def middle(variant: str, folder: str, weights: str, suite: str, count: int | Non
             for name, plan, m in zip(names_of, plans[1:], mase[1:])]  # fmt: skip
 
 
+def parts_of_the_dose(rows: pd.DataFrame) -> pd.DataFrame:
+    """What the claim's dose is made of, by stable rank, over training seeds: percent of MASE lost, interval, lowest and highest."""
+    kept = judged(rows)
+    kept = kept[kept["order"] == "stable-rank"]
+    found = {}
+    for heads, mlps in ((0, 1), (0, 2), (DOSE[0], 0), (DOSE[0], 1), DOSE):
+        lost = kept.loc[(kept["heads"] == heads) & (kept["mlps"] == mlps), "increase"]
+        found[f"{heads} % of heads, {mlps} MLPs"] = subjects.over(lost) | {"lowest": lost.min(), "highest": lost.max()}
+    return pd.DataFrame(found, dtype=float).T
+
+
+def to_the_end(variant: str, folder: str, weights: str, suite: str, count: int | None,
+               chosen: Sequence[int] = (28, 42, 56, 70, 85, 100)) -> list[dict[str, Any]]:  # fmt: skip
+    """More and more heads, at each share by the order that costs least on calibration windows, up to all of them: what that costs on test
+    windows, beside a seasonal naive forecast of the same windows (`naive`), both in percent above the intact model."""
+    model = subjects.load(variant, folder)
+    known, unseen = (subjects.affordable(model, subjects.windows(suite, count, part)) for part in ("calibration", "test"))
+    found, names = ranks.scores(model, known), ORDERS
+    plans = [Plan(), *(ranks.plans_for(model, found, share, 0)[name][0] for share in chosen for name in names)]
+    masks, run = interpret.HeadMask(model, plans), subjects.medians(model)
+    scored = lambda given: subjects.score(masks.losses(run, given.x, given.target, subjects.mase), given.dataset)
+    on = {"known": scored(known), "test": scored(unseen)}
+    naive = subjects.score(subjects.mase(subjects.seasonal_naive(unseen), unseen.target)[None], unseen.dataset)[0]
+    rows, above = [], lambda mase: 100 * (mase / on["test"][0] - 1)
+    for i, share in enumerate(chosen):
+        here = np.arange(len(names)) + 1 + i * len(names)
+        best = here[on["known"][here].argmin()]
+        rows.append({"share": share, "order": names[best - here[0]], "increase": above(on["test"][best]), "naive": above(naive),
+                     "seed": subjects.training_seed(variant)})  # fmt: skip
+    return rows
+
+
 def judged(rows: pd.DataFrame) -> pd.DataFrame:
     """The rows that R3 is judged from: models of several training seeds, `variant` the order."""
     kept = rows[rows["variant"].isin(subjects.SEEDS)]
@@ -101,24 +133,49 @@ def timed(runs: Mapping[str, Callable[[], Any]], rounds: int) -> list[dict[str, 
 
 
 def latency(variant: str, folder: str, weights: str, batch: int, rounds: int, share: int = DOSE[0], mlps: int = DOSE[1]) -> list[dict]:
-    """Intact, ablated by masks, and pruned by the same plan (stable rank, from its highest): seconds of one forecast of `batch` series, and
-    parameters. `same`: the largest difference between what the ablated and the pruned model say, in units of the series."""
+    """Intact, ablated by masks, pruned by the same plan (stable rank, from its highest), and pruned of its heads alone: seconds of one
+    forecast of `batch` series, and parameters. `same`: the largest difference between what the ablated and the pruned model say, in units
+    of the series."""
     model = subjects.load(variant, folder)
-    plan = interpret.select(interpret.stable_rank(model), share / 100, highest=True) | middle_mlps(model, min(mlps, len(thirds(model))))
-    small = interpret.prune(model, plan)
     t = torch.arange(512) / 24
     x = torch.sin(6.2832 * t).expand(batch, 1, -1) + 0.1 * torch.randn(batch, 1, 512, generator=torch.Generator().manual_seed(0))
-    whole, cut = subjects.medians(model), subjects.medians(small)
+    sharpness = interpret.sharpness(model, subjects.one_pass(model), subjects.told(model, x))
+    heads = interpret.select(ranks.with_choice(interpret.stable_rank(model), {"entropy": sharpness}), share / 100, highest=True)
+    plan = heads | middle_mlps(model, min(mlps, len(thirds(model))))
+    models = {"intact": model, "pruned": interpret.prune(model, plan), "heads pruned": interpret.prune(model, heads)}
+    says = {name: partial(subjects.medians(one), x) for name, one in models.items()}
 
     def ablated() -> torch.Tensor:
         with interpret.ablate(model, plan):
-            return whole(x)
+            return says["intact"]()
 
-    same = float((ablated() - cut(x)).abs().max())
-    sizes = {"intact": interpret.parameters(model), "ablated": interpret.parameters(model), "pruned": interpret.parameters(small)}
-    rows = timed({"intact": lambda: whole(x), "ablated": ablated, "pruned": lambda: cut(x)}, rounds)
+    same = float((ablated() - says["pruned"]()).abs().max())
+    sizes = {name: interpret.parameters(one) for name, one in models.items()} | {"ablated": interpret.parameters(model)}
+    rows = timed(says | {"ablated": ablated}, rounds)
     common = {"same": same, "heads": share, "mlps": mlps}
     return [{**row, **common, "unit": f"{variant}/{batch}/{row['round']}", "parameters": sizes[row["what"]]} for row in rows]
+
+
+def time_left(rows: pd.DataFrame, what: str) -> pd.DataFrame:
+    """Seconds of `what` in percent of the intact model's in the same round: median and quartiles over rounds, by model and batch.
+
+    >>> rows = pd.DataFrame({"model": "m", "batch": 1, "round": [0, 0, 1, 1], "variant": ["intact", "pruned"] * 2})
+    >>> rows["seconds"] = [2.0, 1.0, 2.0, 1.0]
+    >>> time_left(rows, "pruned").values.tolist()
+    [['50 [50, 50]']]
+    """
+    wide = rows.pivot_table(index=["model", "batch", "round"], columns="variant", values="seconds", sort=False)
+    share = (100 * wide[what] / wide["intact"]).groupby(level=[0, 1], sort=False)
+    text = share.quantile([0.5, 0.25, 0.75]).unstack().apply(lambda q: f"{q[0.5]:.0f} [{q[0.25]:.0f}, {q[0.75]:.0f}]", axis=1)
+    return text.rename(what).to_frame()
+
+
+def saved_by_model(rows: pd.DataFrame, what: str) -> pd.Series:
+    """Percent of the time that a model saves: of the mean over rounds and batch sizes of the logarithm of the ratio; one number a model."""
+    if what not in set(rows.get("variant", ())):
+        return pd.Series(dtype=float)
+    wide = rows.pivot_table(index=["model", "batch", "round"], columns="variant", values="seconds", sort=False)
+    return 100 * (1 - np.exp(np.log(wide[what] / wide["intact"]).groupby(level=0, sort=False).mean()))
 
 
 def amdahl(variant: str, folder: str, weights: str, batch: int, rounds: int, shares: Sequence[int] = (0, 25, 50, 75, 100)) -> list[dict]:
@@ -139,6 +196,6 @@ def line(rows: pd.DataFrame) -> pd.DataFrame:
     >>> line(rows)[["measured", "Amdahl"]].values.tolist()
     [[100.0, 100.0], [90.0, 75.0], [50.0, 50.0]]
     """
-    median = rows.groupby("share")["seconds"].median()
-    share, measured = median.index.to_numpy(), 100 * median.to_numpy() / median.iloc[0]
-    return pd.DataFrame({"share": share, "measured": measured, "Amdahl": np.interp(share, [0, 100], [100.0, measured[-1]])})
+    seconds = rows.groupby("share")["seconds"].quantile([0.5, 0.25, 0.75]).unstack()
+    table = (100 * seconds / seconds.loc[0, 0.5]).set_axis(["measured", "low", "high"], axis=1).reset_index()
+    return table.assign(Amdahl=np.interp(table["share"], [0, 100], [100.0, table["measured"].iloc[-1]]))

@@ -4,6 +4,7 @@ Names that do not ship yet (or are not in the folder that was named) are left ou
 ask a model for one path, in a way that draws nothing at random: an ablation must not differ from the intact model by its dice.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -19,6 +20,7 @@ import tsfm_lib
 from tsfm_lib import checkpoints, data, front
 from tsfm_lib.errors import TsfmError
 from tsfm_lib.evaluate import metrics, suites
+from tsfm_lib.evaluate.comparison import interval
 from tsfm_lib.experiments.trials import digest, tasks
 from tsfm_lib.interpret.capturing import Run
 from tsfm_lib.interpret.plans import sites
@@ -174,12 +176,13 @@ class Windows:
     target: Float[Tensor, "N 1 _"]
     dataset: np.ndarray
     series: np.ndarray
+    season: np.ndarray
 
     def __len__(self) -> int:
         return len(self.x)
 
     def __getitem__(self, kept: np.ndarray | slice) -> "Windows":
-        return Windows(self.x[kept], self.target[kept], self.dataset[kept], self.series[kept])
+        return Windows(self.x[kept], self.target[kept], self.dataset[kept], self.series[kept], self.season[kept])
 
 
 PARTS = ("all", "calibration", "test")
@@ -199,7 +202,7 @@ def windows(suite: str, count: int | None, part: str = "all", horizon: int = HOR
     The windows of series that are cut several times alternate: what calibration sees of such a series, the test sees at other times."""
     if part not in PARTS:
         raise TsfmError(f"part of the windows must be one of {', '.join(PARTS)}, got {part!r}")
-    x, target, dataset, series = [], [], [], []
+    x, target, dataset, series, season = [], [], [], [], []
     for task in tasks(suite, count):
         scale = metrics.seasonal_scale(task.contexts, task.season)[:, :1]
         future = np.full((len(task), 1, horizon), np.nan)
@@ -211,8 +214,18 @@ def windows(suite: str, count: int | None, part: str = "all", horizon: int = HOR
         target.append(np.concatenate([scale[good, :, None], future[good]], axis=-1))
         dataset += [task.name] * len(good)
         series += [f"{task.name}/{task.series[i]}" for i in good]
+        season += [task.season] * len(good)
     whole = [torch.as_tensor(np.concatenate(arrays), dtype=torch.float32) for arrays in (x, target)]
-    return Windows(*whole, np.array(dataset), np.array(series))
+    return Windows(*whole, np.array(dataset), np.array(series), np.array(season))
+
+
+def seasonal_naive(given: Windows) -> Float[Tensor, "N 1 h"]:
+    """The last season again, each data set's own: what is left of a model when nothing is left of it."""
+    out = torch.empty(len(given), 1, HORIZON)
+    for season in np.unique(given.season):
+        here = given.season == season
+        out[here] = tsfm_lib.load("seasonal-naive", season=int(season)).predict_quantiles(given.x[here], HORIZON, [0.5])[..., 0].float()
+    return out
 
 
 def mase(forecast: Float[Tensor, "n 1 h"], target: Float[Tensor, "n 1 _"]) -> Float[Tensor, " n"]:
@@ -259,3 +272,15 @@ def score(losses: Float[Tensor, "P N"], dataset: np.ndarray) -> Float[np.ndarray
     """The number of a plan: the geometric mean over data sets of the mean MASE on each."""
     wide = by_dataset(losses, dataset).pivot(index="plan", columns="dataset", values="MASE")
     return np.exp(np.log(wide).mean(axis=1)).to_numpy()
+
+
+def over(values: Iterable[float]) -> dict[str, float]:
+    """Mean of one number per unit (a training seed, a layer, a model), its interval where there are two, and how many.
+
+    >>> {name: round(number, 2) for name, number in over([1.0, 2.0, 3.0]).items()}
+    {'mean': 2.0, 'low': -0.48, 'high': 4.48, 'n': 3}
+    """
+    kept = np.asarray([v for v in values if np.isfinite(v)], np.float64)
+    seen = interval(kept) if len(kept) > 1 else None
+    mean, low, high = (seen.estimate, seen.low, seen.high) if seen else (kept.mean() if len(kept) else np.nan, np.nan, np.nan)
+    return {"mean": float(mean), "low": low, "high": high, "n": len(kept)}
