@@ -316,7 +316,7 @@ def cannot_copy(rows: pd.DataFrame) -> list[str]:
 
 def gains(rows: pd.DataFrame, metric: str, one: str, other: str, percent: bool = False) -> pd.Series:
     """`metric` without `one` minus that without `other` (or in percent of it), by model and series."""
-    wide = rows.pivot(index=["model", "unit"], columns="removed", values=metric)
+    wide = rows.pivot(index=["model", "unit"], columns="removed", values=metric).reindex(columns=[one, other])
     return (100 * (wide[one] / wide[other] - 1) if percent else wide[one] - wide[other]).dropna()
 
 
@@ -331,17 +331,16 @@ def over_models(gain: Mapping[str, pd.Series]) -> pd.DataFrame:
     >>> over_models({"drop": gain}).loc["drop", ["models", "other sign"]].tolist()
     [2, 'b']
     """
-    rows = {}
+    rows, told = {}, lambda x: str(interval(x.to_numpy())) if len(x) > 1 else "-"
     for what, values in gain.items():
         mean = values.groupby("model", sort=False).mean()
         other = ", ".join(mean.index[mean * mean.mean() < 0])
-        rows[what] = {"over series": str(interval(values.to_numpy())), "over models": str(interval(mean.to_numpy())), "models": len(mean),
-                      "other sign": other or "none"}  # fmt: skip
+        rows[what] = {"over series": told(values), "over models": told(mean), "models": len(mean), "other sign": other or "none"}
     return pd.DataFrame(rows).T
 
 
 def damage(rows: pd.DataFrame) -> pd.DataFrame:
-    """Of `sharp_heads`: percent of MASE lost without the sharpest heads and without the draws nearest to that, and whether it is the same."""
+    """Of `sharp_heads`: percent of MASE lost without the sharpest heads and without the draws nearest in cost; is it the same?"""
     cost = rows.groupby(["model", "removed"], sort=False)["MASE_increase"].mean().unstack()
     cost = cost[["sharp", "random", "random, same damage"]].set_axis(["sharp", "random", "nearest random"], axis=1)
     ratio = cost["sharp"] / cost["nearest random"]
