@@ -97,4 +97,47 @@ def test_motifs_break_only_if_they_shall():
 def test_r10_can_be_judged_from_these_rows():
     rows = [{"variant": v, "seed": 0, **parroting.parrot_training(v, 1, 0, 16)} for v in ("standard", "motif-breaking")]
     found = claims.judge("R10", pd.DataFrame(rows).assign(experiment="parrot_training", profile="laptop"))
-    assert len(found.parts) == 2 and all("at least 5 needed" in part.why for part in found.parts)
+    assert len(found.parts) == 3 and all("at least 5 needed" in part.why for part in found.parts)
+    assert [part.words.split()[0] for part in found.parts if part.beside] == ["copy_error"]  # the price is told and not judged
+    changed = parroting.changes(pd.DataFrame(rows)).set_index("metric")
+    assert list(changed.index) == ["parrot_gap", "broken_error", "copy_error", "MASE"]
+    assert changed.loc["MASE", "difference"] == pytest.approx(rows[1]["MASE"] - rows[0]["MASE"])
+
+
+def test_who_is_no_better_than_a_flat_line_cannot_copy():
+    rows = pd.DataFrame({"variant": ["copies", "seasonal-naive", "flat"], "series": "motif of 32, goes on", "to_truth": [0.4, 0.06, 0.84]})
+    assert parroting.cannot_copy(rows) == ["flat"] and parroting.REPEATS in set(parroting.named(rows)["variant"])
+
+
+def costs(of):
+    """Rows of `sharp_heads`: model -> (cost of the sharp heads, of random ones, of those nearest to it), four series each."""
+    names = ("sharp", "random", "random, same damage")
+    return pd.DataFrame([
+        {"model": model, "unit": f"{model}/{i}", "removed": what, "MASE_increase": paid, "parrot_drop": paid + i, "seasonal_drop": 0.0}
+        for model, paid_by in of.items() for what, paid in zip(names, paid_by) for i in range(4)
+    ])  # fmt: skip
+
+
+def test_damage_is_the_same_only_where_both_costs_are_near():
+    rows = costs({"near": (10.0, 2.0, 9.0), "far": (100.0, 10.0, 26.0), "less": (8.0, 20.0, 12.0), "nothing": (0.0, 1.0, 0.0)})
+    assert parroting.damage(rows)["same"].to_dict() == {"near": True, "far": False, "less": False, "nothing": False}
+    seen = parroting.against_random(rows, "parrot_drop")
+    assert len(seen) == 8 and seen["near, same damage"].estimate == pytest.approx(1) and "far, unmatched 100 : 26 %" in seen
+
+
+def test_an_interval_over_models_is_wider_than_one_over_their_series():
+    rows = costs({"a": (10.0, 2.0, 9.0), "b": (1.0, 2.0, 2.0), "c": (9.0, 2.0, 2.0)})
+    found = parroting.over_models({"drop": parroting.gains(rows, "parrot_drop", "sharp", "random")}).loc["drop"]
+    assert (found["models"], found["other sign"]) == (3, "b")
+    assert parroting.by_model(parroting.gains(rows, "parrot_drop", "sharp", "random"))["b"].estimate == pytest.approx(-1)
+    assert found["over series"].split(" ")[0] == found["over models"].split(" ")[0] and found["over series"] != found["over models"]
+    twice = parroting.gains(rows.assign(MASE=rows["MASE_increase"]), "MASE", "sharp", "random", percent=True)
+    assert twice.loc["a"].eq(400).all()
+    few = {"none": parroting.gains(rows[:0], "parrot_drop", "sharp", "random"), "one": twice.loc[["a"]]}
+    assert parroting.over_models(few)["over models"].tolist() == ["-", "-"]  # no interval, and no error
+
+
+def test_diffuse_heads_are_compared_with_every_draw_at_the_same_dose():
+    rows = pd.DataFrame({"variant": "m", "share": 10, "order": ["diffuse first", "shuffled", "shuffled"], "draw": [0, 0, 1],
+                         "increase": [3.0, 2.0, 6.0]})  # fmt: skip
+    assert parroting.diffuse_cost(rows).loc["m"].tolist() == [3.0, 4.0, 50.0]

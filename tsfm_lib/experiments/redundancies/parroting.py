@@ -6,7 +6,7 @@ that merely destroys a forecast also lowers its gap, so every drop stands beside
 random draws, with as many heads of each layer, that cost about as much.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -19,6 +19,7 @@ from torch import nn
 import tsfm_lib
 from tsfm_lib import interpret
 from tsfm_lib.errors import TsfmError
+from tsfm_lib.evaluate.comparison import Interval, interval
 from tsfm_lib.experiments.redundancies import growing, subjects
 from tsfm_lib.experiments.trials import trained
 from tsfm_lib.interpret.capturing import Run
@@ -31,6 +32,10 @@ from tsfm_lib.train.streams import rng_for
 SHARP, DIFFUSE = 0.15, 0.3  # of all heads
 MOTIF, PERIOD, CONTEXT = 32, 24, 512
 COMMON = (24, 7, 12)  # periods that calendars have
+SAME = 1.25  # costs that differ by no more than this factor are the same damage
+FLAT = 0.8  # an error on motifs that go on that is no better than a flat line's (0.82 to 0.84): nothing is copied
+LEAST = 2.0  # percent of MASE; less is no price to divide by
+REPEATS = f"repeats the last {MOTIF} steps"
 
 
 # ---- what is measured ------------------------------------------------------------------------------------------------------------------
@@ -293,3 +298,80 @@ def parrot_training(variant: str, steps: int, seed: int, count: int) -> dict[str
     mase = subjects.mase(run(context), target).double().nanmean().item()
     errors = {"broken_error": float(gap.to_truth.mean()), "copy_error": float(on.to_truth.mean())}
     return {"parrot_gap": float(gap.gap.mean()), **errors, "MASE": mase}
+
+
+# ---- what the rows say -------------------------------------------------------------------------------------------------------------------
+
+
+def named(rows: pd.DataFrame) -> pd.DataFrame:
+    """"seasonal-naive" by what it does here: one season for every series is the season of few."""
+    return rows.replace({"variant": {"seasonal-naive": REPEATS}})
+
+
+def cannot_copy(rows: pd.DataFrame) -> list[str]:
+    """Of rows of `intact`: who is no better than a flat line on motifs that go on. A share of such a model's gap means nothing."""
+    error = rows[rows["series"] == f"motif of {MOTIF}, goes on"].set_index("variant")["to_truth"]
+    return list(error.index[error >= FLAT])
+
+
+def gains(rows: pd.DataFrame, metric: str, one: str, other: str, percent: bool = False) -> pd.Series:
+    """`metric` without `one` minus that without `other` (or in percent of it), by model and series."""
+    wide = rows.pivot(index=["model", "unit"], columns="removed", values=metric).reindex(columns=[one, other])
+    return (100 * (wide[one] / wide[other] - 1) if percent else wide[one] - wide[other]).dropna()
+
+
+def by_model(gain: pd.Series) -> dict[str, Interval]:
+    return {str(name): interval(part.to_numpy()) for name, part in gain.groupby("model", sort=False)}
+
+
+def over_models(gain: Mapping[str, pd.Series]) -> pd.DataFrame:
+    """The interval of a mean with the series and with the model as what is independent, and who goes the other way.
+
+    >>> gain = pd.Series([1.0, 2.0, -1.0], pd.MultiIndex.from_tuples([("a", 0), ("a", 1), ("b", 0)], names=["model", "unit"]))
+    >>> over_models({"drop": gain}).loc["drop", ["models", "other sign"]].tolist()
+    [2, 'b']
+    """
+    rows, told = {}, lambda x: str(interval(x.to_numpy())) if len(x) > 1 else "-"
+    for what, values in gain.items():
+        mean = values.groupby("model", sort=False).mean()
+        other = ", ".join(mean.index[mean * mean.mean() < 0])
+        rows[what] = {"over series": told(values), "over models": told(mean), "models": len(mean), "other sign": other or "none"}
+    return pd.DataFrame(rows).T
+
+
+def damage(rows: pd.DataFrame) -> pd.DataFrame:
+    """Of `sharp_heads`: percent of MASE lost without the sharpest heads and without the draws nearest in cost; is it the same?"""
+    cost = rows.groupby(["model", "removed"], sort=False)["MASE_increase"].mean().unstack()
+    cost = cost[["sharp", "random", "random, same damage"]].set_axis(["sharp", "random", "nearest random"], axis=1)
+    ratio = cost["sharp"] / cost["nearest random"]
+    return cost.assign(ratio=ratio, same=ratio.between(1 / SAME, SAME) & (cost["sharp"] > 0))
+
+
+def against_random(rows: pd.DataFrame, metric: str) -> dict[str, Interval]:
+    """Of `sharp_heads`, for a forest: drop by sharp heads minus drop by random ones, by those of the same damage, and by the nearest
+    where even they are not."""
+    every, near = (by_model(gains(rows, metric, "sharp", rival)) for rival in ("random", "random, same damage"))
+    cost = damage(rows)
+    seen = {f"{name}, random": one for name, one in every.items()}
+    seen |= {f"{name}, same damage": one for name, one in near.items() if cost.loc[name, "same"]}
+    paid = {name: f"{cost.loc[name, 'sharp']:.0f} : {cost.loc[name, 'nearest random']:.0f} %" for name in near}
+    return seen | {f"{name}, unmatched {paid[name]}": one for name, one in near.items() if not cost.loc[name, "same"]}
+
+
+def diffuse_cost(rows: pd.DataFrame) -> pd.DataFrame:
+    """Of `sequential`: percent of MASE lost without the most diffuse heads and without as many shuffled ones, at each share."""
+    some = rows[(rows["share"] > 0) & rows["order"].isin(["diffuse first", "shuffled"])].copy()
+    first = some[some["order"] == "diffuse first"].set_index(["variant", "share"])["increase"]
+    some["draws that cost more"] = 100.0 * (some["increase"] > first.reindex([*zip(some["variant"], some["share"])]).to_numpy())
+    mean = some.groupby(["order", "variant", "share"], sort=False)[["increase", "draws that cost more"]].mean().unstack("share")
+    parts = {order: mean.loc[order, "increase"] for order in ("diffuse first", "shuffled")}
+    return pd.concat(parts | {"% of draws that cost more": mean.loc["shuffled", "draws that cost more"]}, axis=1)
+
+
+def changes(rows: pd.DataFrame) -> pd.DataFrame:
+    """Of `parrot_training`: motif-breaking minus standard of each seed, and in percent of standard."""
+    metrics = ["parrot_gap", "broken_error", "copy_error", "MASE"]
+    whole = rows.melt(["variant", "seed"], metrics, var_name="metric").pivot(index=["metric", "seed"], columns="variant", values="value")
+    difference = whole["motif-breaking"] - whole["standard"]
+    found = whole.assign(difference=difference, percent=100 * difference / whole["standard"].abs())
+    return found.loc[metrics].reset_index().rename_axis(columns=None)
