@@ -324,8 +324,8 @@ def percent(figure: Figure, levels: Mapping[int, str] | None = None, x: str = ""
             axes.axhline(level, color=plotting.INK, lw=1, ls=":", zorder=1)
     for level, words in (levels or {}).items():
         figure.axes[-1].annotate(
-            words, (1, level), xycoords=("axes fraction", "data"), xytext=(-2, 2), textcoords="offset points", ha="right", va="bottom",
-            fontsize="x-small", color=plotting.INK, zorder=5, bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 0.5},
+            words, (1, level), xycoords=("axes fraction", "data"), xytext=(4, 0), textcoords="offset points", va="center",
+            fontsize="x-small", color=plotting.INK, annotation_clip=False,
         )  # fmt: skip
     return figure
 
