@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from tests.experiments.redundant import folder
-from tsfm_lib import claims, interpret
+from tsfm_lib import claims, interpret, plotting
 from tsfm_lib.errors import TsfmError
 from tsfm_lib.experiments.redundancies import growing, layers, subjects
 
@@ -124,6 +124,41 @@ def test_a_cheap_middle_is_seen_as_one():
     assert claims.judge("R1", layers.removed(rows).assign(profile="laptop")).verdict == "direction holds"
 
 
+def test_one_set_can_make_a_mean_over_sets(curves):
+    costs = {"a": (30.0, 2.0, 30.0), "b": (3.0, 2.0, 1.0), "c": (10.0, 200.0, 10.0)}
+    row = lambda name, seed, third, cost: {"variant": f"{third} removed" if third else "intact", "model": subjects.SEEDS[seed],
+                                           "seed": seed, "dataset": name, "third": third or None, "MASE": 1 + cost / 100, "increase": cost}
+    rows = [row(name, s, third, cost) for name, each in costs.items() for s in range(2) for third, cost in zip(layers.THIRDS, each)]
+    found = layers.over_sets(pd.DataFrame(rows + [row(name, s, "", 0.0) for name in costs for s in range(2)]))
+    assert found.loc["mean over sets", "middle"].startswith("68.0 [") and found.loc["mean without c", "middle"] == "2.0 [2.0, 2.0]"
+    assert found.loc["geometric mean over sets", "middle"].startswith("46.1 [") and found.loc["sets below 5 %", "middle"] == "2 of 3"
+    assert found.loc["sets that read as R1 says in all three", "middle"] == "1 of 3"
+    assert layers.over_sets(layers.removed(curves)).shape == (7, 3)
+
+
+def test_the_seasonal_naive_is_judged_on_the_windows_of_the_models(curves):
+    naive = pd.DataFrame(layers.seasonal_naive(SUITE, COUNT))
+    given = subjects.windows(SUITE, COUNT, "test")
+    assert naive.groupby("windows")["n"].sum().to_dict() == {"all": len(given), "every eighth": len(given[::8])}
+    table = layers.something_to_lose(curves.assign(suite=SUITE), naive)
+    assert table["ratio"].notna().all() and set(table["windows"]) == {"all"}
+    assert layers.something_to_lose(curves.assign(suite="local"), naive)["ratio"].isna().all()
+
+
+def test_thirds_are_those_of_every_stack(tiny):
+    rows = pd.DataFrame(layers.layer_costs("chronos-bolt-nano", "trained", tiny, "", SUITE, COUNT, means=False))
+    found = layers.thirds_of(rows.assign(variant="chronos-bolt-nano"))
+    assert list(found.index.get_level_values("stack")) == ["encoder", "decoder"] and list(found.columns) == list(layers.THIRDS)
+
+
+def test_the_widened_interval_holds_the_one_that_is_shown(curves):
+    rows = pd.concat([layers.removed(curves), layers.removed(curves, "layers_half_trained", "half-trained")]).assign(profile="laptop")
+    wide = layers.widened([claims.judge("R1", rows)], [rows])
+    ends = wide[["interval", "refutes where wholly outside"]].map(lambda text: [float(x) for x in text.strip("[] %").split(", ")])
+    assert len(wide) == 3 and all(b[0] < a[0] and a[1] < b[1] for a, b in ends.itertuples(index=False))
+    assert layers.widened([claims.judge("R1", pd.DataFrame())], [pd.DataFrame()]).empty
+
+
 # ---- R5 ----------------------------------------------------------------------------------------------------------------------------------
 
 
@@ -134,6 +169,16 @@ def test_r5_can_be_judged_from_rows_of_all_kinds(tiny):
     assert rows.groupby(["model", "stack", "removed"]).ngroups == 1 + 1 + 3 + 3
     found = claims.judge("R5", rows)
     assert len(found.parts) == 3 and not any("no recorded rows" in part.why or "no column" in part.why for part in found.parts)
+
+
+def test_r5_is_asked_without_each_encoder_decoder(tiny):
+    names = ("chronos-t5-nano", "chronos-bolt-nano", "timesfm-nano")
+    rows = pd.concat([pd.DataFrame(layers.mlp_costs(name, tiny, "", SUITE, COUNT)) for name in names])
+    ends = layers.without_the_decoders_mlps(rows[rows["experiment"] == "mlps_by_number"]).assign(profile="laptop")
+    found = layers.other_casts(ends)
+    assert list(found.index) == ["as judged", "without chronos-t5-nano", "without chronos-bolt-nano"] and found["decoder"].nunique() == 1
+    count = layers.per_model(ends).droplevel("kind")["series"]
+    assert count["chronos-t5-nano"] < count["chronos-bolt-nano"] == count["timesfm-nano"]
 
 
 def test_increases_of_series_average_to_those_of_their_set(tiny):
@@ -196,3 +241,27 @@ def test_layers_removed_together_end_where_all_are_gone(tiny):
 
 def test_the_middle_goes_first():
     assert layers.from_the_middle(list("abcde")) == ["c", "b", "d", "a", "e"]
+
+
+def test_worse_than_naive_is_marked():
+    row = {"objective": "o", "depth": 4, "width": 8, "seed": 0, "third": "middle", "increase": 2.0, "naive": 3.0}
+    found = growing.summary(pd.DataFrame([row | {"steps": 0, "MASE": 4.0}, row | {"steps": 9, "MASE": 2.0}]))
+    assert found["worse than naive"].tolist() == ["yes: says nothing", "no"] and found["late"].isna().all()
+
+
+# ---- pictures ----------------------------------------------------------------------------------------------------------------------------
+
+
+def test_percent_axes_have_plain_numbers_and_named_lines(curves):
+    whole = curves[(curves["part"] == "whole") & (curves["mode"] == "zero")]
+    figure = layers.percent(layers.spread(whole, "state", "cost"), {5: "five", 25: "twenty-five"})
+    axes = figure.axes[0]
+    assert {"0", "5", "25"} <= {text.get_text() for text in axes.get_yticklabels()} and axes.get_ylabel() == "% MASE"
+    assert {"five", "twenty-five"} <= {text.get_text() for text in axes.texts}
+
+
+def test_ten_models_are_told_apart_without_colour():
+    rows = pd.DataFrame([{"variant": f"m{i}", "x": x, "y": i, "over": "sets"} for i in range(10) for x in (0, 1)])
+    figure = layers.tell_apart(plotting.lines(rows, "x", "y", by="variant", unit="over"))
+    looks = {(line.get_marker(), line.get_linestyle()) for line in figure.axes[0].get_lines()}
+    assert len(looks) == 10 and {handle.get_marker() for handle in figure.legends[0].legend_handles} == {m for m, _ in looks}

@@ -30,7 +30,8 @@ CLAIMS = (
             Equivalence("MASE", "middle removed", "intact", 5.0, experiment="layers_half_trained", beside=True),
         ),
         expects="removing one layer of the middle third costs less than 5 % MASE, one of the first or last third more than 25 %",
-        limits="small models trained here; an untrained model is redundant everywhere, so the half-trained one stands beside",
+        limits="small models trained here; an untrained model is redundant everywhere, so the half-trained one stands beside; the interval "
+        "is over training seeds of one recipe on fixed data sets, and says nothing of other sets",
         own=TRAINS,
     ),
     Claim(
@@ -115,7 +116,7 @@ CLAIMS = (
             Difference("increase", "encoder-decoder", "decoder", by="kind", higher=False, percent=False, experiment="mlps"),
         ),
         expects="less than 10 % MASE lost with the decoder's MLPs removed in encoder-decoders, more than 10 % in decoder-only models",
-        limits="five models, one training run each: the unit is the series",
+        limits="five models, one training run each: the unit is the series; a model that speaks token by token is read on fewer of them",
         own="it is judged over five shipped models and a fixed suite",
         units=20,
         seeds=0,
@@ -192,9 +193,11 @@ CLAIMS = (
             Difference("entropy_change", "middle", "early", by="third", higher=True, percent=False, experiment="lens"),
             Difference("entropy_change", "late", "middle", by="third", higher=False, percent=False, experiment="lens"),
             Difference("candidates", "late", "middle", by="third", higher=False, percent=False, experiment="lens"),
+            Threshold("entropy_change", 0.0, "below", only="late", by="third", experiment="lens", beside=True),
         ),
-        expects="successive updates most alike in the middle third, entropy rising there and falling in the last, with "
+        expects="successive updates most alike in the middle third, entropy rising more per layer there than before and behind, with "
         "fewer candidates at the end",
+        limits="the rule compares changes of entropy between thirds: whether it falls in the last one, as the words say, stands beside",
         own=TRAINS,
     ),
     Claim(

@@ -9,6 +9,7 @@ from dataclasses import replace
 from functools import lru_cache
 from typing import Any
 
+import pandas as pd
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -81,3 +82,19 @@ def grid(profile: str, seeds: Sequence[int]) -> list[dict[str, Any]]:
     cells = [(first, *size) for size in sizes] + [(name, 3, 64, long) for name in others]
     names = ("objective", "depth", "width", "steps")
     return [dict(zip(names, cell)) | {"seed": seed, "count": count} for seed in seeds[:kept] for cell in cells]
+
+
+def summary(rows: pd.DataFrame) -> pd.DataFrame:
+    """A line per setting: training seeds, error beside the naive one, cost of a layer of each third in percent, and the extremes.
+
+    >>> row = {"objective": "o", "depth": 1, "width": 8, "steps": 0, "seed": 0, "third": "early", "increase": 1.0}
+    >>> summary(pd.DataFrame([row | {"MASE": 4.0, "naive": 3.0}]))["worse than naive"].tolist()
+    ['yes: says nothing']
+    """
+    keys = ["objective", "depth", "width", "steps"]
+    per = rows.groupby(keys, sort=False)
+    table = per[["MASE", "naive"]].mean().assign(seeds=per["seed"].nunique())
+    table["worse than naive"] = (table["MASE"] >= table["naive"]).map({True: "yes: says nothing", False: "no"})
+    thirds = rows.pivot_table("increase", keys, "third", sort=False)
+    table[["early", "middle", "late"]] = thirds.reindex(columns=["early", "middle", "late"])
+    return table.assign(least=per["increase"].min(), most=per["increase"].max())

@@ -1,25 +1,30 @@
 """What a layer is worth, and what it does to the forecast (notebook 50: R1, R5, R9).
 
 Thirds are fixed before anything is removed: the layers of a stack in three runs, `interpret.thirds`. Every cost stands beside that of two
-models in which redundancy means nothing: one with fresh weights, and one that stopped half-way.
+other states of the model: fresh weights, in which redundancy means nothing, and a training that stopped half-way.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 import torch
 from einops import rearrange
+from matplotlib.figure import Figure
 from torch import Tensor, nn
 
-from tsfm_lib import interpret
+import tsfm_lib
+from tsfm_lib import claims, interpret, plotting
+from tsfm_lib.evaluate import comparison
 from tsfm_lib.experiments.redundancies import subjects
+from tsfm_lib.experiments.trials import tasks
 from tsfm_lib.interpret.capturing import Run
 from tsfm_lib.interpret.plans import Plan, layers, sites, thirds
 from tsfm_lib.nn.sites import MLPSite
 
 PARTS = ("whole", "heads", "mlp")
+THIRDS = ("early", "middle", "late")
 
 
 # ---- ablation curves (R1) --------------------------------------------------------------------------------------------------------------
@@ -86,11 +91,62 @@ def removed(rows: pd.DataFrame, name: str = "layers", state: str = "trained") ->
 
 
 def thirds_of(rows: pd.DataFrame) -> pd.DataFrame:
-    """Percent that one whole layer of each third of the last stack costs, a line a model and state."""
+    """Percent that one whole layer of each third costs, a line a model, state and stack."""
     whole = rows[(rows["part"] == "whole") & (rows["mode"] == "zero")]
-    last = whole[whole["stack"] == whole.groupby("variant")["stack"].transform("last")]
-    mean = last.groupby(["variant", "state", "third"], sort=False)["increase"].mean().unstack()
-    return mean.reindex(columns=["early", "middle", "late"])
+    mean = whole.groupby(["variant", "state", "stack", "third"], sort=False)["increase"].mean().unstack()
+    return mean.reindex(columns=list(THIRDS))
+
+
+def seasonal_naive(suite: str, count: int | None) -> list[dict]:
+    """MASE of repeating each set's own season, on the windows that the models are judged on, and on every eighth of them (`affordable`)."""
+    given, rows = subjects.windows(suite, count, "test"), []
+    for task in tasks(suite, count):
+        naive = tsfm_lib.load("seasonal-naive", season=task.season)
+        for name, part in (("all", given), ("every eighth", given[::8])):
+            here = part[part.dataset == task.name]
+            if len(here):
+                forecast = naive.predict_quantiles(here.x, subjects.HORIZON, [0.5])[..., 0]
+                error = subjects.mase(forecast, here.target).double().mean().item()
+                rows.append({"suite": suite, "count": count, "windows": name, "dataset": task.name, "n": len(here), "MASE": error})
+    return rows
+
+
+def something_to_lose(rows: pd.DataFrame, naive: pd.DataFrame) -> pd.DataFrame:
+    """Geometric means over sets: intact models, and the seasonal naive on the windows of each (`NaN`: recorded on another suite)."""
+    geometric = lambda values: np.exp(np.log(values).mean())
+    intact = rows[rows["part"] == "none"].groupby(["variant", "state", "suite"], sort=False)["MASE"].agg(geometric).reset_index("suite")
+    known = naive.groupby(["suite", "windows"])["MASE"].agg(geometric)
+    seen = ["every eighth" if variant.startswith("chronos-t5") else "all" for variant, _ in intact.index]
+    base = np.array([known.get(key, np.nan) for key in zip(intact["suite"], seen)])
+    return pd.DataFrame({"MASE": intact["MASE"], "seasonal naive": base, "ratio": intact["MASE"] / base, "windows": seen})
+
+
+def over_sets(rows: pd.DataFrame, margin: float = 5.0, level: float = 25.0) -> pd.DataFrame:
+    """The rows of R1 with the data set as the unit: what a layer of each third costs, in percent, with 95 % intervals over sets.
+
+    Seeds and layers are averaged within a set first. The worst set is the one in which a middle layer costs most."""
+    intact = rows[rows["variant"] == "intact"].set_index(["model", "dataset"])["MASE"]
+    gone = rows[rows["variant"] != "intact"]
+    ratio = np.log(gone["MASE"].to_numpy() / intact.reindex(pd.MultiIndex.from_frame(gone[["model", "dataset"]])).to_numpy())
+    sets = gone.assign(ratio=ratio).groupby(["dataset", "third"])[["increase", "ratio"]].mean().unstack()
+    cost, ratio = (sets[of].reindex(columns=list(THIRDS)) for of in ("increase", "ratio"))
+    worst, rise = cost["middle"].idxmax(), lambda x: 100 * (np.exp(x) - 1)
+
+    def said(values: pd.Series, back: Callable[[float], float] = float) -> str:
+        found = comparison.interval(values.to_numpy())
+        return f"{back(found.estimate):.1f} [{back(found.low):.1f}, {back(found.high):.1f}]"
+
+    fits = (cost["middle"] < margin) & (cost["early"] > level) & (cost["late"] > level)
+    lines = {
+        "mean over sets": [said(cost[t]) for t in THIRDS],
+        f"mean without {worst}": [said(cost[t].drop(worst)) for t in THIRDS],
+        "geometric mean over sets": [said(ratio[t], rise) for t in THIRDS],
+        "median set": [f"{cost[t].median():.1f}" for t in THIRDS],
+        f"sets below {margin:g} %": [f"{(cost[t] < margin).sum()} of {len(cost)}" for t in THIRDS],
+        f"sets above {level:g} %": [f"{(cost[t] > level).sum()} of {len(cost)}" for t in THIRDS],
+        "sets that read as R1 says in all three": ["", f"{fits.sum()} of {len(cost)}", ""],
+    }
+    return pd.DataFrame.from_dict(lines, orient="index", columns=list(THIRDS))
 
 
 def blocks(variant: str, folder: str, weights: str, suite: str, count: int | None) -> list[dict]:
@@ -204,3 +260,96 @@ def slope(depths: np.ndarray, values: np.ndarray) -> float:
     from scipy import stats
 
     return float(stats.spearmanr(np.abs(np.asarray(depths) - 0.5).round(9), values).statistic)
+
+
+# ---- beside the verdicts ---------------------------------------------------------------------------------------------------------------
+
+
+def widened(verdicts: Iterable[claims.Verdict], rows: Iterable[pd.DataFrame]) -> pd.DataFrame:
+    """Of every judged part the interval that is shown, and the wider one that must lie wholly outside for "refuted here"."""
+    lines = []
+    for verdict, found in zip(verdicts, rows):
+        alpha = claims.ALPHA / verdict.claim.comparisons
+        one, two = (claims.judge(verdict.claim.id, found, alpha=alpha / sides, widen=False).parts for sides in (1, 2))
+        for part, *wide in zip(verdict.parts, one, two):
+            if part.interval and not part.beside:
+                range_ = wide[int(np.isfinite(part.region).all())].range()
+                lines.append({"part": f"{verdict.claim.id} {part.words}", "recorded": part.measured(), "interval": part.range(),
+                              "refutes where wholly outside": range_, "verdict": part.verdict})  # fmt: skip
+    return pd.DataFrame(lines)
+
+
+def without_the_decoders_mlps(rows: pd.DataFrame) -> pd.DataFrame:
+    """The rows of `mlp_costs` ("mlps_by_number") with all MLPs of the decoder gone, as R5 is judged from, of every model that has one."""
+    return rows[(rows["stack"] == "decoder") & (rows["removed"] == rows["of"])].assign(experiment="mlps")
+
+
+def other_casts(rows: pd.DataFrame, beyond: Sequence[str] = ()) -> pd.DataFrame:
+    """R5's three numbers as judged, without each of its encoder-decoders, and with each of those `beyond` the five architectures."""
+    kinds = rows.groupby("model", sort=False)["kind"].first()
+    five, pairs = [n for n in kinds.index if n in subjects.SUBJECTS], [n for n in kinds.index if kinds[n] == "encoder-decoder"]
+    casts = {"as judged": five} | {f"without {name}": [n for n in five if n != name] for name in pairs if name in five}
+    casts |= {f"with {name}": [*five, name] for name in pairs if name in beyond}
+    words = ("encoder-decoder", "decoder", "gain of encoder-decoder over decoder")
+    lines = {}
+    for label, names in casts.items():
+        parts = claims.judge("R5", rows[rows["model"].isin(names)]).parts
+        lines[label] = {word: f"{part.measured()} {part.range()}" for word, part in zip(words, parts)}
+    return pd.DataFrame.from_dict(lines, orient="index")
+
+
+def per_model(rows: pd.DataFrame, level: float = 10.0) -> pd.DataFrame:
+    """How many series each model was read on, and where its median series stands."""
+    per = rows.groupby(["kind", "model"], sort=False)["increase"]
+    return pd.DataFrame({"series": per.size(), "mean": per.mean(), "median": per.median(),
+                         f"% of series below {level:g}": per.agg(lambda x: 100 * (x < level).mean())})  # fmt: skip
+
+
+# ---- pictures --------------------------------------------------------------------------------------------------------------------------
+
+TICKS = (-100, -25, -5, 0, 2, 5, 10, 25, 100, 300, 1000, 3000)
+
+
+def percent(figure: Figure, levels: Mapping[int, str] | None = None, x: str = "") -> Figure:
+    """Percent of MASE on every axis: linear to 10 and logarithmic beyond, plain numbers, a named line at each level."""
+    for i, axes in enumerate(figure.axes):
+        axes.set_yscale("symlog", linthresh=10)
+        low, high = axes.get_ylim()
+        at = [tick for tick in TICKS if low <= tick <= high or tick in (levels or {})]
+        axes.set_yticks(at, [f"{tick:g}" for tick in at])
+        axes.minorticks_off()
+        axes.set_ylabel("" if i and axes.get_subplotspec().colspan.start else "% MASE")
+        axes.set_xlabel(x or axes.get_xlabel())
+        for level in levels or {}:
+            axes.axhline(level, color=plotting.INK, lw=1, ls=":", zorder=1)
+    for level, words in (levels or {}).items():
+        figure.axes[-1].annotate(
+            words, (1, level), xycoords=("axes fraction", "data"), xytext=(4, 0), textcoords="offset points", va="center",
+            fontsize="x-small", color=plotting.INK, annotation_clip=False,
+        )  # fmt: skip
+    return figure
+
+
+def spread(rows: pd.DataFrame, by: str, title: str) -> Figure:
+    """Cost by layer: the mean over data sets as a line, the middle half of the sets as a band."""
+    figure, axes = plotting.canvas()
+    for label, shade in plotting.colours(rows[by]).items():
+        sets = rows[rows[by] == label].groupby("layer")["increase"]
+        axes.fill_between(sets.mean().index, sets.quantile(0.25), sets.quantile(0.75), color=shade, alpha=0.2, lw=0)
+        axes.plot(sets.mean(), color=shade, marker="o", ms=5, label=label)
+    axes.set_title(title, loc="left")
+    axes.set_xlabel("layer")
+    axes.spines[["top", "right"]].set_visible(False)
+    figure.legend(loc="outside right upper", title=by, fontsize="small", title_fontsize="small")
+    return figure
+
+
+def tell_apart(figure: Figure) -> Figure:
+    """A marker and a dash for every name in the legend: colours alone are too alike for ten models."""
+    legend = figure.legends[0]
+    names = [text.get_text() for text in legend.get_texts()]
+    looks = {name: ("osD^vP*X<>"[i % 10], ("-", "--", "-.", ":")[i % 4]) for i, name in enumerate(names)}
+    drawn = [(line, line.get_label()) for axes in figure.axes for line in axes.get_lines() if line.get_label() in looks]
+    for line, name in (*drawn, *zip(legend.legend_handles, names)):
+        line.set(marker=looks[name][0], linestyle=looks[name][1], markersize=6)
+    return figure
