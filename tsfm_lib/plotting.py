@@ -113,17 +113,6 @@ def _middle(values: pd.Series) -> tuple[float, float, float]:
     return found.estimate, found.low, found.high
 
 
-def percent_axis(axes: Axes, linear: float = 10, label: str = "% MASE") -> None:
-    """The y axis of losses in percent: linear up to `linear`, logarithmic beyond, with plain numbers beside it."""
-    axes.set_yscale("symlog", linthresh=linear)
-    low, high = axes.get_ylim()
-    steps = [0, 1, 2, 5, *(a * 10**n for n in range(1, 5) for a in (1, 2, 5))]
-    ticks = [t for t in sorted({*steps, *(-t for t in steps)}) if low <= t <= high and (abs(t) >= linear / 5 or not t)]
-    axes.set_yticks(ticks, [f"{t:g}" for t in ticks])
-    axes.minorticks_off()
-    axes.set_ylabel(label)
-
-
 def _per_unit(rows: pd.DataFrame, keys: Sequence[str], y: str, unit: str) -> pd.DataFrame:
     missing = [column for column in (*keys, y, unit) if column not in rows]
     if missing:

@@ -8,7 +8,7 @@ import torch
 from tests.experiments.redundant import folder
 from tsfm_lib import claims, interpret, plotting
 from tsfm_lib.errors import TsfmError
-from tsfm_lib.experiments.redundancies import growing, layers, subjects
+from tsfm_lib.experiments.redundancies import growing, layers, pictures, subjects
 
 SUITE, COUNT = "embedded", 2
 
@@ -254,7 +254,7 @@ def test_worse_than_naive_is_marked():
 
 def test_percent_axes_have_plain_numbers_and_named_lines(curves):
     whole = curves[(curves["part"] == "whole") & (curves["mode"] == "zero")]
-    figure = layers.percent(layers.spread(whole, "state", "cost"), {5: "five", 25: "twenty-five"})
+    figure = pictures.percent(pictures.spread(whole, "state", "cost"), {5: "five", 25: "twenty-five"})
     axes = figure.axes[0]
     assert {"0", "5", "25"} <= {text.get_text() for text in axes.get_yticklabels()} and axes.get_ylabel() == "% MASE"
     assert {"five", "twenty-five"} <= {text.get_text() for text in axes.texts}
@@ -262,6 +262,6 @@ def test_percent_axes_have_plain_numbers_and_named_lines(curves):
 
 def test_ten_models_are_told_apart_without_colour():
     rows = pd.DataFrame([{"variant": f"m{i}", "x": x, "y": i, "over": "sets"} for i in range(10) for x in (0, 1)])
-    figure = layers.tell_apart(plotting.lines(rows, "x", "y", by="variant", unit="over"))
+    figure = pictures.tell_apart(plotting.lines(rows, "x", "y", by="variant", unit="over"))
     looks = {(line.get_marker(), line.get_linestyle()) for line in figure.axes[0].get_lines()}
     assert len(looks) == 10 and {handle.get_marker() for handle in figure.legends[0].legend_handles} == {m for m, _ in looks}

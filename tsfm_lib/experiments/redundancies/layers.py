@@ -4,21 +4,18 @@ Thirds are fixed before anything is removed: the layers of a stack in three runs
 other states of the model: fresh weights, in which redundancy means nothing, and a training that stopped half-way.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 import torch
 from einops import rearrange
-from matplotlib.figure import Figure
 from torch import Tensor, nn
 
-import tsfm_lib
-from tsfm_lib import claims, interpret, plotting
+from tsfm_lib import claims, interpret
 from tsfm_lib.evaluate import comparison
 from tsfm_lib.experiments.redundancies import subjects
-from tsfm_lib.experiments.trials import tasks
 from tsfm_lib.interpret.capturing import Run
 from tsfm_lib.interpret.plans import Plan, layers, sites, thirds
 from tsfm_lib.nn.sites import MLPSite
@@ -100,14 +97,10 @@ def thirds_of(rows: pd.DataFrame) -> pd.DataFrame:
 def seasonal_naive(suite: str, count: int | None) -> list[dict]:
     """MASE of repeating each set's own season, on the windows that the models are judged on, and on every eighth of them (`affordable`)."""
     given, rows = subjects.windows(suite, count, "test"), []
-    for task in tasks(suite, count):
-        naive = tsfm_lib.load("seasonal-naive", season=task.season)
-        for name, part in (("all", given), ("every eighth", given[::8])):
-            here = part[part.dataset == task.name]
-            if len(here):
-                forecast = naive.predict_quantiles(here.x, subjects.HORIZON, [0.5])[..., 0]
-                error = subjects.mase(forecast, here.target).double().mean().item()
-                rows.append({"suite": suite, "count": count, "windows": name, "dataset": task.name, "n": len(here), "MASE": error})
+    for name, part in (("all", given), ("every eighth", given[::8])):
+        error = subjects.mase(subjects.seasonal_naive(part), part.target).double().numpy()
+        for dataset, one in pd.Series(error).groupby(part.dataset, sort=False):
+            rows.append({"suite": suite, "count": count, "windows": name, "dataset": dataset, "n": len(one), "MASE": one.mean()})
     return rows
 
 
@@ -303,53 +296,3 @@ def per_model(rows: pd.DataFrame, level: float = 10.0) -> pd.DataFrame:
     per = rows.groupby(["kind", "model"], sort=False)["increase"]
     return pd.DataFrame({"series": per.size(), "mean": per.mean(), "median": per.median(),
                          f"% of series below {level:g}": per.agg(lambda x: 100 * (x < level).mean())})  # fmt: skip
-
-
-# ---- pictures --------------------------------------------------------------------------------------------------------------------------
-
-TICKS = (-100, -25, -5, 0, 2, 5, 10, 25, 100, 300, 1000, 3000)
-
-
-def percent(figure: Figure, levels: Mapping[int, str] | None = None, x: str = "") -> Figure:
-    """Percent of MASE on every axis: linear to 10 and logarithmic beyond, plain numbers, a named line at each level."""
-    for i, axes in enumerate(figure.axes):
-        axes.set_yscale("symlog", linthresh=10)
-        low, high = axes.get_ylim()
-        at = [tick for tick in TICKS if low <= tick <= high or tick in (levels or {})]
-        axes.set_yticks(at, [f"{tick:g}" for tick in at])
-        axes.minorticks_off()
-        axes.set_ylabel("" if i and axes.get_subplotspec().colspan.start else "% MASE")
-        axes.set_xlabel(x or axes.get_xlabel())
-        for level in levels or {}:
-            axes.axhline(level, color=plotting.INK, lw=1, ls=":", zorder=1)
-    for level, words in (levels or {}).items():
-        figure.axes[-1].annotate(
-            words, (1, level), xycoords=("axes fraction", "data"), xytext=(4, 0), textcoords="offset points", va="center",
-            fontsize="x-small", color=plotting.INK, annotation_clip=False,
-        )  # fmt: skip
-    return figure
-
-
-def spread(rows: pd.DataFrame, by: str, title: str) -> Figure:
-    """Cost by layer: the mean over data sets as a line, the middle half of the sets as a band."""
-    figure, axes = plotting.canvas()
-    for label, shade in plotting.colours(rows[by]).items():
-        sets = rows[rows[by] == label].groupby("layer")["increase"]
-        axes.fill_between(sets.mean().index, sets.quantile(0.25), sets.quantile(0.75), color=shade, alpha=0.2, lw=0)
-        axes.plot(sets.mean(), color=shade, marker="o", ms=5, label=label)
-    axes.set_title(title, loc="left")
-    axes.set_xlabel("layer")
-    axes.spines[["top", "right"]].set_visible(False)
-    figure.legend(loc="outside right upper", title=by, fontsize="small", title_fontsize="small")
-    return figure
-
-
-def tell_apart(figure: Figure) -> Figure:
-    """A marker and a dash for every name in the legend: colours alone are too alike for ten models."""
-    legend = figure.legends[0]
-    names = [text.get_text() for text in legend.get_texts()]
-    looks = {name: ("osD^vP*X<>"[i % 10], ("-", "--", "-.", ":")[i % 4]) for i, name in enumerate(names)}
-    drawn = [(line, line.get_label()) for axes in figure.axes for line in axes.get_lines() if line.get_label() in looks]
-    for line, name in (*drawn, *zip(legend.legend_handles, names)):
-        line.set(marker=looks[name][0], linestyle=looks[name][1], markersize=6)
-    return figure
