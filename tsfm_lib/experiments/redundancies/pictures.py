@@ -15,7 +15,8 @@ def percent(figure: Figure, levels: Mapping[int, str] | None = None, x: str = ""
     for i, axes in enumerate(figure.axes):
         axes.set_yscale("symlog", linthresh=linear)
         low, high = axes.get_ylim()
-        shown = lambda tick: low <= tick <= high and (abs(tick) > 1 or not tick or linear <= 1)
+        free = lambda tick: all(not 0.7 < tick / level < 1.4 for level in levels or ())
+        shown = lambda tick: low <= tick <= high and free(tick) and (abs(tick) > 1 or not tick or linear <= 1)
         at = sorted({*filter(shown, TICKS), *(levels or ())})
         axes.set_yticks(at, [f"{tick:g}" for tick in at])
         axes.minorticks_off()
