@@ -12,12 +12,11 @@ TICKS = (-100, -50, -20, -10, -5, -2, -1, 0, 1, 2, 5, 10, 20, 50, 100, 200, 500,
 
 def percent(figure: Figure, levels: Mapping[int, str] | None = None, x: str = "", linear: float = 10) -> Figure:
     """Percent of MASE on every axis: linear to `linear` and logarithmic beyond, plain numbers, a named line at each level."""
+    ticks = [t for t in TICKS if (abs(t) != 1 or linear <= 1) and all(not 0.7 < t / level < 1.4 for level in levels or ())]
     for i, axes in enumerate(figure.axes):
         axes.set_yscale("symlog", linthresh=linear)
         low, high = axes.get_ylim()
-        free = lambda tick: all(not 0.7 < tick / level < 1.4 for level in levels or ())
-        shown = lambda tick: low <= tick <= high and free(tick) and (abs(tick) > 1 or not tick or linear <= 1)
-        at = sorted({*filter(shown, TICKS), *(levels or ())})
+        at = sorted({*(t for t in ticks if low <= t <= high), *(levels or ())})
         axes.set_yticks(at, [f"{tick:g}" for tick in at])
         axes.minorticks_off()
         axes.set_ylabel("" if i and axes.get_subplotspec().colspan.start else "% MASE")
