@@ -126,6 +126,11 @@ def test_missing_and_broken_parts_are_named(folder, tmp_path):
     sentence(lambda: checkpoints.load(folder), "holds no .safetensors file")
 
 
+def test_a_folder_that_cannot_be_made_is_told_in_a_sentence(folder, tmp_path):
+    with pytest.raises(TsfmError, match="cannot be made"):
+        checkpoints.save(checkpoints.load(folder), tmp_path / ("b" * 250))
+
+
 def test_baselines_have_nothing_to_save(tmp_path):
     class Toy(torch.nn.Linear):
         pass

@@ -325,6 +325,7 @@ def test_bad_ts(write, old, new, said):
 def test_bad_ucr_tables(write):
     assert "line 2, value 1: 'x' is not a number" in refused(write("P_TRAIN.tsv", "1\t2\t3\n1\tx\t4\n"))
     assert "expected a label and equally many values on each line" in refused(write("P_TRAIN.tsv", "1\t2\t3\n1\t3\t4\t5\n"))
+    assert "train series 1 has a value that is infinite or beyond 3e38" in refused(write("P_TRAIN.tsv", "1\t2\t3\n1\t3\t1e60\n"))
 
 
 @pytest.mark.parametrize(

@@ -67,8 +67,11 @@ def save(model: nn.Module, folder: str | Path, card: Mapping[str, Any] | None = 
     config = {"model": entry.name, "config": dataclasses.asdict(model.config)}
     card = {"name": folder.name, "task": entry.task, "licence": entry.licence, "paper": entry.paper, **card}
     card["parameters"] = sum(p.numel() for p in model.parameters())
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    fresh = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        fresh = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    except OSError as problem:  # no right to, or a name too long for a longer one beside it
+        raise TsfmError(f"{folder} cannot be made ({problem.strerror}): give another folder to save to") from None
     try:
         fresh.chmod(0o755)
         save_file(tensors, fresh / "model.safetensors", metadata={"format": "pt"})

@@ -18,8 +18,9 @@ Part = tuple[list[np.ndarray], list[str]]  # series [V, T] and the archive's lab
 
 def _stack(series: list[np.ndarray], channels: int, length: int) -> np.ndarray:
     out = np.full((len(series), channels, length), np.nan, dtype=np.float32)
-    for i, values in enumerate(series):
-        out[i, :, : values.shape[1]] = values
+    with np.errstate(over="ignore"):
+        for i, values in enumerate(series):
+            out[i, :, : values.shape[1]] = values
     return out
 
 
@@ -32,11 +33,15 @@ def _plain(label: object) -> str:
     return str(int(number)) if number.is_integer() else str(number)
 
 
-def _refuse_silent(parts: Sequence[np.ndarray], where: str) -> None:
+def _refuse_unusable(parts: Sequence[np.ndarray], where: str) -> None:
     for part, values in zip(("train", "test"), parts):
         silent = np.isnan(values).all(axis=(1, 2))
         if silent.any():
             raise TsfmError(f"{where}: {part} series {int(silent.argmax())} holds no number, only missing values: drop it")
+        infinite = np.isinf(values).any(axis=(1, 2))  # in float32, in which labelled series are kept
+        if infinite.any():
+            raise TsfmError(f"{where}: {part} series {int(infinite.argmax())} has a value that is infinite or beyond 3e38: write NaN for a "
+                            "missing value, or scale the series down")  # fmt: skip
 
 
 def _card(name: str) -> Card:
@@ -60,7 +65,7 @@ def labelled(name: str, train: Part, test: Part, where: str) -> LabelledSet:
     code = {label: i for i, label in enumerate(classes)}
     length = max(s.shape[1] for s in everything)
     x = [_stack(part[0], *channels, length) for part in (train, test)]
-    _refuse_silent(x, where)
+    _refuse_unusable(x, where)
     codes = [np.array([code[v] for v in labels], dtype=np.int64) for labels in y]
     return LabelledSet(name, x[0], codes[0], x[1], codes[1], tuple(classes), _card(name))
 
@@ -155,12 +160,13 @@ def read_npz(data: bytes, name: str, where: str, raw: bool = False) -> LabelledS
         values = have[key + tail]
         if values.ndim not in (2, 3) or not np.issubdtype(values.dtype, np.number) or not values.size:
             raise TsfmError(f"{where}: {key}{tail} should be numbers [N, T] or [N, V, T], got {values.dtype} {list(values.shape)}")
-        x.append(values[:, None].astype(np.float32) if values.ndim == 2 else values.astype(np.float32))
+        with np.errstate(over="ignore"):
+            x.append(values[:, None].astype(np.float32) if values.ndim == 2 else values.astype(np.float32))
     ys = (have["y_train"], have["y_test"])
     for part, values, y in zip(("train", "test"), x, ys):
         if y.shape != (len(values),):
             raise TsfmError(f"{where}: y_{part} should hold {len(values)} labels, one a series, got shape {list(y.shape)}")
-    _refuse_silent(x, where)
+    _refuse_unusable(x, where)
     labels, codes = np.unique(np.concatenate(ys), return_inverse=True)
     classes = [str(c) for c in have["classes"]] if "classes" in have else [_plain(v) for v in labels]
     if "classes" in have:
