@@ -74,7 +74,7 @@ def test_the_horizon_leaves_series_and_nearer_steps_alone():
 
 
 @pytest.mark.parametrize("knobs", [{"period": 1}, {"noise": -1}, {"bursts": 1.5}, {"horizon": 0}, {"seed": -1}, {"source": "nilee"},
-                                   {"source": "trace"}, {"model": "kairos-nan"}, {"sizes": ()}, {"sizes": (48,)}, {"tokens": 3},
+                                   {"source": "trace-embedded"}, {"model": "kairos-nan"}, {"sizes": ()}, {"sizes": (48,)}, {"tokens": 3},
                                    {"model": "timesfm-nano", "tokens": 1}, {"site": "decoder.1.kross"},
                                    {"off": interpret.Plan(layers=["middle"])}, {"model": "theta", "off": HEADS}])  # fmt: skip
 def test_what_cannot_be_is_refused_with_a_sentence(knobs):
