@@ -20,7 +20,7 @@ import tsfm_lib
 from tsfm_lib import interpret
 from tsfm_lib.errors import TsfmError
 from tsfm_lib.evaluate.comparison import Interval, interval
-from tsfm_lib.experiments.redundancies import growing, subjects
+from tsfm_lib.experiments.redundancies import growing, ranks, subjects
 from tsfm_lib.experiments.trials import trained
 from tsfm_lib.interpret.capturing import Run
 from tsfm_lib.interpret.plans import Plan, head_sites, layers, sites
@@ -81,7 +81,7 @@ def entropies(model: nn.Module, suite: str, count: int | None) -> Scores:
     """Of the heads that have a choice."""
     known = subjects.affordable(model, subjects.windows(suite, count, "calibration"))
     found = interpret.sharpness(model, subjects.one_pass(model), subjects.told(model, known.x))
-    return {site: values for site, values in found.items() if not (values == 0).all()}
+    return ranks.with_choice(found, {"entropy": found})
 
 
 def tokens(model: nn.Module) -> tuple[int, int] | None:
